@@ -1,0 +1,21 @@
+package main
+import (
+_ "github.com/docker/cli/cli-plugins/plugin"
+_ "github.com/docker/cli/cli/command"
+_ "github.com/docker/docker/client"
+_ "github.com/aymanbagabas/go-udiff"
+_ "github.com/cilium/ebpf"
+_ "github.com/cilium/ebpf/link"
+_ "github.com/coreos/go-iptables/iptables"
+_ "github.com/godbus/dbus/v5"
+_ "github.com/google/go-cmp/cmp"
+_ "github.com/google/nftables"
+_ "github.com/gopacket/gopacket"
+_ "github.com/gopacket/gopacket/pcapgo"
+_ "github.com/mdlayher/netlink"
+_ "github.com/rogpeppe/go-internal/testscript"
+_ "github.com/vishvananda/netlink"
+_ "github.com/vishvananda/netns"
+_ "golang.org/x/sys/unix"
+)
+func main(){}

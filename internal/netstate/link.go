@@ -74,7 +74,6 @@ type Link struct {
 	Master   int         `json:"master,omitempty"`  // index of the bridge, bond or VRF that it belongs to
 	Peer     int         `json:"peer,omitempty"`    // IFLA_LINK: a veth's other end, a VLAN's parent; an index in PeerNS's namespace
 	PeerNS   *int        `json:"peer_ns,omitempty"` // IFLA_LINK_NETNSID; nil: this namespace
-	NSID     *int        `json:"nsid,omitempty"`    // set on a sandbox's namespace as a whole by the host's table of ids: see Sandbox
 	Table    uint32      `json:"table,omitempty"`   // of a VRF
 	VLAN     int         `json:"vlan,omitempty"`
 	Mode     string      `json:"mode,omitempty"` // of macvlan and ipvlan

@@ -153,7 +153,8 @@ type Snapshot struct {
 
 // A Namespace is what was read of one network namespace.
 type Namespace struct {
-	ID       string            `json:"id"` // inode of the namespace: "net:[4026531840]"
+	ID       string            `json:"id"`             // inode of the namespace: "net:[4026531840]"
+	NSID     *int              `json:"nsid,omitempty"` // of a sandbox: the id that the host's namespace gave it, which Link.PeerNS of the host's veths holds
 	Links    []Link            `json:"links,omitempty"`
 	Addrs    []Addr            `json:"addrs,omitempty"`
 	Neighs   []Neigh           `json:"neighs,omitempty"`
@@ -192,7 +193,7 @@ func (s *Snapshot) Only(parts Part) *Snapshot {
 }
 
 func (n *Namespace) only(parts Part) *Namespace {
-	view := Namespace{ID: n.ID}
+	view := Namespace{ID: n.ID, NSID: n.NSID}
 	if parts&Links != 0 {
 		view.Links, view.Addrs, view.Neighs = n.Links, n.Addrs, n.Neighs
 	}

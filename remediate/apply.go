@@ -235,6 +235,8 @@ func (w *writer) back(ctx context.Context, stores Stores, refused map[int]string
 		case err == nil:
 		case !salvage:
 			return left, err
+		case !slices.ContainsFunc(at[:n], func(i int) bool { return w.run.marks[i] != untouched }):
+			// It is taken back, and only the journal does not know: its last record will fail as well.
 		case n > 1:
 			size = 1 // one by one, so that one step does not hold the others
 			at = slices.DeleteFunc(at, func(i int) bool { return w.run.marks[i] == untouched })

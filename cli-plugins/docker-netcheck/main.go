@@ -1,21 +1,56 @@
+// Command docker-netcheck is the Docker CLI plugin `docker netcheck`: it says which object on this host
+// stops a client from reaching a container, and puts it right.
 package main
+
 import (
-_ "github.com/docker/cli/cli-plugins/plugin"
-_ "github.com/docker/cli/cli/command"
-_ "github.com/docker/docker/client"
-_ "github.com/aymanbagabas/go-udiff"
-_ "github.com/cilium/ebpf"
-_ "github.com/cilium/ebpf/link"
-_ "github.com/coreos/go-iptables/iptables"
-_ "github.com/godbus/dbus/v5"
-_ "github.com/google/go-cmp/cmp"
-_ "github.com/google/nftables"
-_ "github.com/gopacket/gopacket"
-_ "github.com/gopacket/gopacket/pcapgo"
-_ "github.com/mdlayher/netlink"
-_ "github.com/rogpeppe/go-internal/testscript"
-_ "github.com/vishvananda/netlink"
-_ "github.com/vishvananda/netns"
-_ "golang.org/x/sys/unix"
+	"os"
+
+	"github.com/docker/cli/cli-plugins/metadata"
+	"github.com/docker/cli/cli-plugins/plugin"
+	"github.com/docker/cli/cli/command"
+	"github.com/spf13/cobra"
 )
-func main(){}
+
+// version is set by the linker.
+var version = "dev"
+
+func main() {
+	os.Args = alone(os.Args)
+	exit := &exitStatus{}
+	plugin.Run(func(dockerCLI command.Cli) *cobra.Command {
+		return newNetcheckCommand(dockerCLI, exit)
+	}, metadata.Metadata{
+		SchemaVersion: "0.1.0",
+		Vendor:        "docker-netcheck",
+		Version:       version,
+	})
+	os.Exit(exit.code)
+}
+
+// alone makes `docker-netcheck web` the same command as `docker-netcheck netcheck web`, which is how
+// docker calls a plugin. Global options before the plugin's name come from docker alone.
+func alone(args []string) []string {
+	if os.Getenv(metadata.ReexecEnvvar) != "" {
+		return args
+	}
+	if len(args) > 1 {
+		switch args[1] {
+		case "netcheck", metadata.MetadataSubcommandName, metadata.HookSubcommandName, cobra.ShellCompRequestCmd, cobra.ShellCompNoDescRequestCmd:
+			return args
+		}
+	}
+	return append([]string{args[0], "netcheck"}, args[1:]...)
+}
+
+// exitStatus is the status of a run that ended with a report: plugin.Run knows only errors, and prints
+// them.
+type exitStatus struct{ code int }
+
+// The exit statuses.
+const (
+	exitWell        = 0
+	exitFault       = 1   // something is wrong
+	exitUnknown     = 2   // nothing known to be wrong, but something could not be judged
+	exitError       = 125 // usage, or netcheck's own error
+	exitInterrupted = 130
+)

@@ -143,6 +143,7 @@ type Snapshot struct {
 	BootID     string                `json:"boot_id"`           // /proc/sys/kernel/random/boot_id
 	Engine     *EngineState          `json:"engine,omitempty"`
 	Containers []Container           `json:"containers,omitempty"`
+	Asked      []string              `json:"asked,omitempty"` // full IDs of the containers that were asked for, in that order; others are their donors
 	Networks   []Network             `json:"networks,omitempty"`
 	Proxies    []Proxy               `json:"proxies,omitempty"`
 	Host       Namespace             `json:"host"`

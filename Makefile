@@ -1,0 +1,51 @@
+# Two commands do everything on a fresh Debian machine with Go: `make demo` and `make test`.
+
+SHELL   := /bin/bash
+NAME    := docker-netcheck
+PKG     := ./cli-plugins/docker-netcheck
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+LDFLAGS := -s -w -X main.version=$(VERSION)
+BUILD   := CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)'
+# What the lab needs on the machine beside Go: it builds Debian roots and enters namespaces.
+LAB_DEPS := $(shell cat internal/lab/packages.txt 2>/dev/null)
+SUDO    := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
+
+.PHONY: help build install test lint bench demo lab-deps docs clean
+
+help: ## show this list
+	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+build: ## build the static plugin, bin/docker-netcheck
+	$(BUILD) -o bin/$(NAME) $(PKG)
+
+install: build ## install it for you, or with PREFIX=/usr/local (and DESTDIR) for everybody
+ifdef PREFIX
+	install -D -m 0755 bin/$(NAME) "$(DESTDIR)$(PREFIX)/libexec/docker/cli-plugins/$(NAME)"
+else
+	install -D -m 0755 bin/$(NAME) "$${DOCKER_CONFIG:-$$HOME/.docker}/cli-plugins/$(NAME)"
+endif
+
+test: lab-deps build ## run every test, those on a real engine in namespaces included
+	$(SUDO) env "PATH=$$PATH" "HOME=$$HOME" CI="$${CI:-}" go test -timeout 60m ./...
+
+lint: ## check format and code
+	@test -z "$$(gofmt -l . | tee /dev/stderr)" || { echo 'gofmt -w the files above'; exit 1; }
+	go vet ./...
+	go run honnef.co/go/tools/cmd/staticcheck@v0.6.1 ./...
+
+bench: lab-deps build ## measure side by side in one run, print ratios
+	$(SUDO) env "PATH=$$PATH" "HOME=$$HOME" go run ./internal/lab/cmd/bench
+
+demo: lab-deps build ## start a real engine in namespaces, break it, diagnose, fix, prove, clean up
+	$(SUDO) env "PATH=$$PATH" "HOME=$$HOME" go run ./internal/lab/cmd/demo --plugin bin/$(NAME)
+
+lab-deps: # install what the lab needs, if anything is missing
+	@missing=$$(for p in $(LAB_DEPS); do dpkg-query -W -f '$${db:Status-Status}' $$p 2>/dev/null | grep -qx installed || echo $$p; done); \
+	if [ -n "$$missing" ]; then echo "installing" $$missing; \
+	  $(SUDO) apt-get update -qq && $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing >/dev/null; fi
+
+docs: ## write docs/checks.md anew from the checks' own words
+	go test ./checks -run TestDocs -update
+
+clean: ## remove what was built
+	rm -rf bin dist

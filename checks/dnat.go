@@ -1,0 +1,31 @@
+package checks
+
+import (
+	"github.com/docker-netcheck/docker-netcheck/internal/netstate"
+	"github.com/docker-netcheck/docker-netcheck/internal/packet"
+)
+
+// DNAT looks at Docker's rules that take a published port to the container.
+var DNAT = &Check{
+	Name:  "dnat",
+	Title: "Docker's rules take the port to the container",
+	Doc: `For each published port the engine programs a rule that turns the packet to the container's address, and
+jumps that lead there. iptables -t nat -F, a firewall that loads its own file, or a firewalld that starts
+after the engine take them away, and the engine does not notice. docker-proxy still serves TCP and UDP
+ports then, slowly, and the program in the container sees the bridge's address instead of the client's.`,
+	Needs:    netstate.Engine | netstate.Links | netstate.Iptables | netstate.Nftables,
+	Requires: []*Check{Running, Published},
+	Run: func(h *Host, t netstate.Target) []Finding {
+		if t.Direction != netstate.In {
+			return nil
+		}
+		differences := h.differences(t, isDNAT)
+		if len(differences) == 0 {
+			return nil
+		}
+		return []Finding{h.rulesFinding(t, packet.DNAT, differences, func(stop packet.Stop) bool {
+			return stop.Kind == packet.NotPublished || stop.Kind == packet.Diverted || stop.Hop == packet.DNAT ||
+				stop.Kind == packet.NoListener && stop.Hop == packet.Socket && h.Walk(t).Via != "forward"
+		})}
+	},
+}

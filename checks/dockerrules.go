@@ -1,0 +1,113 @@
+package checks
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/docker-netcheck/docker-netcheck/internal/dockerd"
+	"github.com/docker-netcheck/docker-netcheck/internal/netstate"
+	"github.com/docker-netcheck/docker-netcheck/internal/packet"
+)
+
+// The three jobs of Docker's rules, by the place where they stand: in the iptables backend's tables, or
+// in the chains of the nftables backend's one table.
+func isDNAT(table, chain string) bool {
+	return table == "nat" && chain != "POSTROUTING" ||
+		table == "docker-bridges" && strings.HasPrefix(chain, "nat-") && !strings.HasPrefix(chain, "nat-POSTROUTING") && !strings.HasPrefix(chain, "nat-postrouting")
+}
+
+func isMasquerade(table, chain string) bool {
+	return table == "nat" && chain == "POSTROUTING" ||
+		table == "docker-bridges" && (strings.HasPrefix(chain, "nat-POSTROUTING") || strings.HasPrefix(chain, "nat-postrouting"))
+}
+
+func isAccept(table, chain string) bool {
+	return table == "filter" || table == "raw" || table == "docker-bridges" && (strings.HasPrefix(chain, "filter-") || strings.HasPrefix(chain, "raw-"))
+}
+
+// differences returns how the rules that the target's traffic needs differ from what the engine
+// programmed, for one of the jobs.
+func (h *Host) differences(t netstate.Target, job func(table, chain string) bool) []dockerd.Difference {
+	program := h.Program()
+	needed := map[string]bool{}
+	for _, rule := range program.For(h.whole.snapshot, t) {
+		if rule.Needed&dockerd.TrafficOf(t) != 0 {
+			needed[rule.Table+"\n"+rule.Chain+"\n"+rule.Text] = true
+			needed[rule.Table+"\n"+rule.Chain] = true
+		}
+	}
+	var found []dockerd.Difference
+	for _, d := range h.compared() {
+		if d.Family != t.Family || !job(d.Table, d.Chain) {
+			continue
+		}
+		key := d.Table + "\n" + d.Chain
+		if d.Rule != nil {
+			key += "\n" + d.Rule.Text
+		}
+		if needed[key] && (d.Rule != nil || d.Kind == dockerd.MissingChain) {
+			found = append(found, d)
+		}
+	}
+	return found
+}
+
+// maxEvidence is how many rules a finding quotes.
+const maxEvidence = 10
+
+// rulesFinding makes one finding of the differences: they have one cause, somebody who changed the
+// table, and one remedy. It fails if the walk shows that the packet is stopped by what they leave
+// undone, which explained tells, and warns if the packet gets through in some other way.
+func (h *Host) rulesFinding(t netstate.Target, at packet.Hop, differences []dockerd.Difference, explained func(packet.Stop) bool) Finding {
+	first := &differences[0]
+	finding := Finding{Object: first.Object(), At: at, Warning: true}
+	for i := range differences {
+		if i == maxEvidence {
+			finding.Evidence = append(finding.Evidence, fmt.Sprintf("and %d more", len(differences)-i))
+			break
+		}
+		finding.Evidence = append(finding.Evidence, differences[i].String())
+	}
+	trace := h.Walk(t)
+	for _, stop := range trace.Stops {
+		if !explained(stop) {
+			continue
+		}
+		finding.explains = append(finding.explains, stop.Object)
+		if stop.Verdict.Stops() {
+			finding.Warning = false
+			finding.At = stop.Hop
+		}
+	}
+	what := "missing"
+	if !slices.ContainsFunc(differences, func(d dockerd.Difference) bool {
+		return d.Kind == dockerd.MissingRule || d.Kind == dockerd.MissingChain
+	}) {
+		what = "altered or out of order"
+	}
+	rules := "a rule of Docker's is"
+	if len(differences) > 1 {
+		rules = fmt.Sprintf("%d rules of Docker's are", len(differences))
+	}
+	finding.Problem = rules + " " + what
+	if first.Kind == dockerd.Altered {
+		finding.Problem = "a rule of Docker's does something else"
+	}
+	if first.Kind == dockerd.Shadowed || first.Kind == dockerd.Misplaced {
+		finding.Problem = fmt.Sprintf("a rule of Docker's stands behind rule %d: %s", first.AgainstNumber, first.Against)
+	}
+	if finding.Warning {
+		switch trace.Via {
+		case "docker-proxy":
+			finding.Problem += ": docker-proxy alone serves the port, slowly and with the wrong source address"
+		default:
+			finding.Problem += ": the traffic gets through without"
+		}
+	}
+	finding.Fix = h.rulesFix(differences)
+	if finding.Fix == nil {
+		finding.Advice = "restart the engine, which makes its rules anew (with live-restore no container stops)"
+	}
+	return finding
+}

@@ -1,0 +1,43 @@
+package checks
+
+import (
+	"github.com/docker-netcheck/docker-netcheck/internal/netstate"
+)
+
+// Engine looks at the engine itself: whether it programs the host that was read.
+var Engine = &Check{
+	Name:  "engine",
+	Title: "the engine programs this host",
+	Doc: `Everything else is judged on the host whose firewall, links and sysctls were read. That has to be the host
+on which the engine makes its bridges: an engine in a virtual machine, in another container or without
+root makes them elsewhere. An engine that was told not to program iptables publishes TCP and UDP ports
+through docker-proxy alone, and gives containers no way out.`,
+	Needs: netstate.Engine,
+	Run: func(h *Host, t netstate.Target) []Finding {
+		e := h.Engine
+		switch {
+		case e.Rootless:
+			return []Finding{{Unknown: true, Object: "engine rootless",
+				Problem:  "the engine runs without root: its bridges and rules are in a namespace that was not read",
+				Evidence: []string{"/info SecurityOptions: name=rootless"}}}
+		case !e.Local:
+			return []Finding{{Unknown: true, Object: "engine context " + e.Context,
+				Problem: "the engine's network namespace is not the one that was read",
+				Advice:  "run docker netcheck as root on the engine's own host"}}
+		case e.Config.Iptables != nil && !*e.Config.Iptables:
+			finding := Finding{Object: "engine option iptables", Warning: true,
+				Problem:  "the engine was told not to program iptables",
+				Evidence: []string{"iptables = false (" + e.Config.From["iptables"] + ")"},
+				Advice:   "remove iptables=false from the engine's configuration and restart it"}
+			// It fails where the walk misses what the engine would have made.
+			for _, stop := range h.Walk(t).Stops {
+				if stop.Verdict.Stops() && masquerading(stop) {
+					finding.Warning = false
+					finding.explains = append(finding.explains, stop.Object)
+				}
+			}
+			return []Finding{finding}
+		}
+		return nil
+	},
+}

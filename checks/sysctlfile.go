@@ -1,0 +1,116 @@
+package checks
+
+import (
+	"fmt"
+	"path"
+	"slices"
+	"strings"
+
+	"github.com/docker-netcheck/docker-netcheck/internal/netstate"
+	"github.com/docker-netcheck/docker-netcheck/remediate"
+)
+
+// sysctlLink writes a link's name as a part of a sysctl's name: its dots are slashes.
+func sysctlLink(name string) string { return strings.ReplaceAll(name, ".", "/") }
+
+// sysctlDirs are where systemd-sysctl and sysctl --system read, from the strongest to the weakest: of
+// files with one name only the strongest counts. Source: sysctl.d(5).
+var sysctlDirs = []string{"/etc/sysctl.d", "/run/sysctl.d", "/usr/local/lib/sysctl.d", "/usr/lib/sysctl.d", "/lib/sysctl.d"}
+
+// sysctlLine is a line of a file that sets a sysctl.
+type sysctlLine struct {
+	File  string
+	Line  int // from 1
+	Value string
+}
+
+// sysctlLines returns the lines that set a sysctl at boot, in the order in which they are applied: the
+// last one wins.
+func sysctlLines(s *netstate.Snapshot, name string) []sysctlLine {
+	byName := map[string]string{}
+	for file := range s.Files {
+		dir, base := path.Split(file)
+		rank := slices.Index(sysctlDirs, path.Clean(dir))
+		if rank < 0 || !strings.HasSuffix(base, ".conf") {
+			continue
+		}
+		if other, ok := byName[base]; !ok || rank < slices.Index(sysctlDirs, path.Dir(other)) {
+			byName[base] = file
+		}
+	}
+	var bases []string
+	for base := range byName {
+		bases = append(bases, base)
+	}
+	slices.Sort(bases)
+	var files []string
+	for _, base := range bases {
+		files = append(files, byName[base])
+	}
+	files = append(files, "/etc/sysctl.conf") // procps applies it last
+	var lines []sysctlLine
+	for _, file := range files {
+		number := 0
+		for text := range strings.SplitSeq(s.Files[file], "\n") {
+			number++
+			key, value, ok := sysctlAssignment(text)
+			if ok && key == name {
+				lines = append(lines, sysctlLine{file, number, value})
+			}
+		}
+	}
+	return lines
+}
+
+// sysctlAssignment reads a line of a sysctl file, and returns the key with dots.
+func sysctlAssignment(text string) (key, value string, ok bool) {
+	text = strings.TrimSpace(text)
+	if text == "" || text[0] == '#' || text[0] == ';' {
+		return "", "", false
+	}
+	key, value, ok = strings.Cut(strings.TrimPrefix(text, "-"), "=")
+	key = strings.TrimSpace(key)
+	if first := strings.IndexAny(key, "./"); first >= 0 && key[first] == '/' {
+		// With a slash first, slashes separate and dots belong to names.
+		key = strings.NewReplacer("/", ".", ".", "/").Replace(key)
+	}
+	return key, strings.TrimSpace(value), ok
+}
+
+// setBy returns the file and line that sets a sysctl to what it is now, or "".
+func setBy(s *netstate.Snapshot, name string) string {
+	lines := sysctlLines(s, name)
+	if len(lines) == 0 {
+		return ""
+	}
+	last := lines[len(lines)-1]
+	if now, _ := s.Host.Sysctl(name); now != last.Value {
+		return ""
+	}
+	return fmt.Sprintf("%s:%d", last.File, last.Line)
+}
+
+// sysctlFiles returns the steps that correct the lines which switch a sysctl off at boot. It adds no
+// line that says 1: the engine switches forwarding on by itself, and with it the policy DROP that a host
+// which forwards already would not get.
+func sysctlFiles(s *netstate.Snapshot, name string) []remediate.Step {
+	var steps []remediate.Step
+	changed := map[string]string{}
+	for _, line := range sysctlLines(s, name) {
+		if line.Value != "0" {
+			continue
+		}
+		old, ok := changed[line.File]
+		if !ok {
+			old = s.Files[line.File]
+		}
+		text := strings.Split(old, "\n")
+		text[line.Line-1] = "# " + text[line.Line-1]
+		changed[line.File] = strings.Join(text, "\n")
+	}
+	for file, content := range changed {
+		steps = append(steps, remediate.Set("file", file, s.Files[file], content))
+	}
+	slices.SortFunc(steps, func(a, b remediate.Step) int { return strings.Compare(a.Name, b.Name) })
+	return steps
+}

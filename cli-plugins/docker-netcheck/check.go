@@ -1,0 +1,332 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"os/signal"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/docker/cli/cli"
+	"github.com/docker/cli/cli/command"
+	"github.com/docker/cli/cli/command/completion"
+	"github.com/docker/cli/opts"
+	"github.com/spf13/cobra"
+
+	"github.com/docker-netcheck/docker-netcheck/checks"
+	"github.com/docker-netcheck/docker-netcheck/internal/host"
+	"github.com/docker-netcheck/docker-netcheck/internal/netstate"
+)
+
+// checkOptions are the options of `docker netcheck` itself.
+type checkOptions struct {
+	containers []string
+	all        bool
+	filter     opts.FilterOpt
+	port       string
+	client     string
+	iface      string
+	to         string
+	wait       time.Duration
+	timeout    time.Duration
+	only       []string
+	skip       []string
+
+	fix     bool
+	dryRun  bool
+	yes     bool
+	persist bool
+	allow   []string
+
+	format  string
+	quiet   bool
+	noTrunc bool
+	verbose bool
+
+	suite []*checks.Check // of only and skip
+	ask   checks.Ask      // of port, client, iface and to
+}
+
+func newNetcheckCommand(dockerCLI command.Cli, exit *exitStatus) *cobra.Command {
+	options := checkOptions{filter: opts.NewFilterOpt()}
+	cmd := &cobra.Command{
+		Use:   "netcheck [OPTIONS] CONTAINER [CONTAINER...]",
+		Short: "Find what keeps a container from being reached, and fix it",
+		Long: `Find what keeps a container from being reached, and fix it
+
+Names the one object on the engine's host (a rule, a sysctl, a route, a zone, a socket) that stops a
+client from reaching the container, or the container from reaching out. Nothing is sent and nothing is
+changed unless --fix is given.
+
+Exit status: 0 all well, 1 something is wrong, 2 something could not be judged, 125 usage or own error.`,
+		Example: `  docker netcheck web                    judge every published port of web, and its way out
+  docker netcheck --port 80/tcp web      judge one port
+  docker netcheck --fix web              show the fix, ask, make it, judge again
+  docker netcheck undo                   take the last fix back
+  docker netcheck -- undo                judge a container that is called undo`,
+		Args: cobra.ArbitraryArgs,
+
+		RunE: func(cmd *cobra.Command, args []string) error {
+			options.containers = args
+			return exit.of(runCheck, cmd, dockerCLI, &options)
+		},
+		ValidArgsFunction: completion.ContainerNames(dockerCLI, true),
+	}
+	cmd.SetFlagErrorFunc(cli.FlagErrorFunc)
+
+	flags := cmd.Flags()
+	flags.BoolVarP(&options.all, "all", "a", false, "Judge all running containers")
+	flags.Var(&options.filter, "filter", "Judge the running containers that match (as in docker ps)")
+	flags.StringVar(&options.port, "port", "", `Judge this port of the container only (e.g., "80/tcp")`)
+	flags.StringVar(&options.client, "client", "", `Where the client is ("outside", "host", "localhost" or an address)`)
+	flags.StringVar(&options.iface, "iface", "", "Network interface by which the outside client comes in")
+	flags.StringVar(&options.to, "to", "", "Judge the way to this address instead (ADDR or ADDR:PORT)")
+	flags.DurationVar(&options.wait, "wait", 0, "Judge again until all is well, for at most this long")
+	flags.DurationVar(&options.timeout, "timeout", 20*time.Second, "What was not read by then is unknown")
+	flags.StringSliceVar(&options.only, "only", nil, "Run these checks only")
+	flags.StringSliceVar(&options.skip, "skip", nil, "Leave these checks out")
+	flags.BoolVar(&options.fix, "fix", false, "Make the fixes, after asking")
+	flags.BoolVar(&options.dryRun, "dry-run", false, "Show the plan and its diff, change nothing")
+	flags.BoolVarP(&options.yes, "yes", "y", false, "Do not ask (with --fix)")
+	flags.BoolVar(&options.persist, "persist", false, "Make the fixes last over a reboot too (with --fix)")
+	flags.StringSliceVar(&options.allow, "allow", nil, `Allow fixes that "open" what was closed, or "disrupt" traffic`)
+	flags.StringVar(&options.format, "format", "", `Format output: "table", "json", or a Go template for each target`)
+	flags.BoolVarP(&options.quiet, "quiet", "q", false, "Print only the names of containers that fail")
+	flags.BoolVar(&options.noTrunc, "no-trunc", false, "Do not shorten long lines")
+	flags.BoolVarP(&options.verbose, "verbose", "v", false, "Show every check")
+	names := func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
+		return strings.Split(checks.Names(checks.Suite), ", "), cobra.ShellCompDirectiveNoFileComp
+	}
+	for name, complete := range map[string]cobra.CompletionFunc{
+		"only": names, "skip": names,
+		"client": completion.FromList("outside", "host", "localhost"),
+		"allow":  completion.FromList("open", "disrupt"),
+		"format": completion.FromList("table", "json"),
+	} {
+		_ = cmd.RegisterFlagCompletionFunc(name, complete)
+	}
+
+	cmd.AddCommand(
+		newUndoCommand(dockerCLI, exit),
+		newHistoryCommand(dockerCLI, exit),
+		newExplainCommand(dockerCLI, exit),
+		newSnapshotCommand(dockerCLI, exit),
+		newVersionCommand(dockerCLI, exit),
+	)
+	return cmd
+}
+
+// of runs a command so that each way of ending has its exit status: a report its own, an interrupt
+// 130, everything else 125. Ctrl-C cancels the context, whether docker tells the plugin or the terminal
+// does.
+func (exit *exitStatus) of(run func(context.Context, command.Cli, *checkOptions) (int, error), cmd *cobra.Command, dockerCLI command.Cli, options *checkOptions) error {
+	return exit.run(cmd, func(ctx context.Context) (int, error) { return run(ctx, dockerCLI, options) })
+}
+
+func (exit *exitStatus) run(cmd *cobra.Command, run func(context.Context) (int, error)) error {
+	ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
+	defer stop()
+	code, err := run(ctx)
+	switch {
+	case err == nil:
+		exit.code = code
+		return nil
+	case ctx.Err() != nil:
+		return cli.StatusError{StatusCode: exitInterrupted, Status: "interrupted: " + err.Error()}
+	}
+	var status cli.StatusError
+	if errors.As(err, &status) {
+		return err
+	}
+	return cli.StatusError{StatusCode: exitError, Status: "docker netcheck: " + err.Error(), Cause: err}
+}
+
+// usage returns an error of usage, worded as docker's own.
+func usage(cmd *cobra.Command, format string, args ...any) error {
+	return cli.FlagErrorFunc(cmd, fmt.Errorf(format, args...))
+}
+
+// complete checks the options against each other and reads those that are text.
+func (o *checkOptions) complete() error {
+	selected := len(o.containers) > 0
+	filtered := o.filter.Value().Len() > 0
+	switch {
+	case !selected && !o.all && !filtered:
+		return errors.New("requires at least 1 container, or --all, or --filter")
+	case selected && (o.all || filtered):
+		return errors.New("containers are given by name, or by --all and --filter, not both")
+	case (o.yes || o.persist) && !o.fix:
+		return errors.New("--yes and --persist go with --fix")
+	case o.fix && o.dryRun:
+		return errors.New("--fix makes the changes that --dry-run shows: give one of them")
+	case o.quiet && o.format != "":
+		return errors.New("--quiet and --format exclude each other")
+	case o.wait < 0 || o.timeout <= 0:
+		return errors.New("--wait and --timeout take a positive duration, as in 30s")
+	}
+	for _, word := range o.allow {
+		if word != "open" && word != "disrupt" {
+			return fmt.Errorf("--allow %s: is neither open nor disrupt", word)
+		}
+	}
+	if o.port != "" {
+		port, err := netstate.ParsePort(o.port)
+		if err != nil {
+			return fmt.Errorf("--port %w", err)
+		}
+		o.ask.Port = port
+	}
+	switch o.client {
+	case "", netstate.FromOutside, netstate.FromHost, netstate.FromLocalhost:
+		o.ask.From = o.client
+	default:
+		addr, err := netip.ParseAddr(o.client)
+		if err != nil || addr.Zone() != "" {
+			return fmt.Errorf("--client %q: is none of outside, host, localhost, and no address", o.client)
+		}
+		o.ask.Client = addr.Unmap()
+	}
+	o.ask.Iface = o.iface
+	if o.to != "" {
+		to, err := parseTo(o.to)
+		if err != nil {
+			return err
+		}
+		o.ask.To = to
+	}
+	return o.chooseSuite()
+}
+
+// parseTo reads ADDR or ADDR:PORT.
+func parseTo(text string) (netip.AddrPort, error) {
+	if addr, err := netip.ParseAddr(text); err == nil {
+		return netip.AddrPortFrom(addr.Unmap(), 0), nil
+	}
+	to, err := netip.ParseAddrPort(text)
+	if err != nil {
+		return netip.AddrPort{}, fmt.Errorf("--to %q: is neither an address nor ADDR:PORT", text)
+	}
+	return netip.AddrPortFrom(to.Addr().Unmap(), to.Port()), nil
+}
+
+// chooseSuite applies --only and --skip.
+func (o *checkOptions) chooseSuite() error {
+	for _, name := range append(slices.Clone(o.only), o.skip...) {
+		if checks.Find(name) == nil {
+			return fmt.Errorf("%q is no check: there are %s", name, checks.Names(checks.Suite))
+		}
+	}
+	for _, check := range checks.Suite {
+		if (len(o.only) == 0 || slices.Contains(o.only, check.Name)) && !slices.Contains(o.skip, check.Name) {
+			o.suite = append(o.suite, check)
+		}
+	}
+	if len(o.suite) == 0 {
+		return errors.New("--only and --skip leave no check")
+	}
+	return nil
+}
+
+// needs returns the parts that the suite has to be shown.
+func (o *checkOptions) needs() netstate.Part {
+	needs := netstate.Engine | netstate.Routes
+	for _, check := range o.suite {
+		needs |= check.Needs | check.Inside
+	}
+	return needs
+}
+
+// read reads the host and returns the snapshot with the IDs of the containers that were asked for.
+func (o *checkOptions) read(ctx context.Context, dockerCLI command.Cli) (*netstate.Snapshot, error) {
+	ctx, cancel := context.WithTimeout(ctx, o.timeout)
+	defer cancel()
+	return host.Collect(ctx, host.Options{
+		Docker: dockerCLI.Client(), Context: dockerCLI.CurrentContext(),
+		Containers: o.containers, All: o.all, Filters: o.filter.Value(), Parts: o.needs(),
+	})
+}
+
+// judged is one reading of the host and what was found.
+type judged struct {
+	snapshot *netstate.Snapshot
+	host     *checks.Host
+	report   *checks.Report
+}
+
+// judge reads the host and judges it.
+func (o *checkOptions) judge(ctx context.Context, dockerCLI command.Cli) (*judged, error) {
+	s, err := o.read(ctx, dockerCLI)
+	if err != nil {
+		return nil, err
+	}
+	return o.judgeSnapshot(s)
+}
+
+// judgeSnapshot judges what was read, now or at another time.
+func (o *checkOptions) judgeSnapshot(s *netstate.Snapshot) (*judged, error) {
+	targets, notes, err := checks.Targets(s, o.ask)
+	if err != nil {
+		return nil, err
+	}
+	h := checks.NewHost(s)
+	report := checks.Judge(o.suite, h, targets)
+	report.Notes = notes
+	return &judged{s, h, report}, nil
+}
+
+func runCheck(ctx context.Context, dockerCLI command.Cli, o *checkOptions) (int, error) {
+	done := progress(dockerCLI.Err(), "reading the host")
+	found, err := o.judge(ctx, dockerCLI)
+	for deadline := time.Now().Add(o.wait); err == nil && found.report.Verdict != checks.Pass && found.report.Verdict != checks.Warn && time.Now().Before(deadline); {
+		select {
+		case <-ctx.Done():
+			done()
+			return 0, ctx.Err()
+		case <-time.After(time.Second):
+		}
+		found, err = o.judge(ctx, dockerCLI)
+	}
+	done()
+	if err != nil {
+		return 0, err
+	}
+	if o.fix || o.dryRun {
+		return runFix(ctx, dockerCLI, o, found)
+	}
+	if _, err := o.plan(found); err != nil {
+		return 0, err
+	}
+	if err := o.print(dockerCLI, found); err != nil {
+		return 0, err
+	}
+	return statusOf(found.report), nil
+}
+
+// statusOf returns the exit status of a report.
+func statusOf(report *checks.Report) int {
+	switch report.Verdict {
+	case checks.Fail:
+		return exitFault
+	case checks.Unknown:
+		return exitUnknown
+	}
+	return exitWell
+}
+
+// print writes the report to stdout in the format that was asked for.
+func (o *checkOptions) print(dockerCLI command.Cli, found *judged) error {
+	switch {
+	case o.quiet:
+		return printNames(dockerCLI.Out(), found.report)
+	case o.format != "":
+		return printFormat(dockerCLI.Out(), o.format, !o.noTrunc, found.report)
+	}
+	p := newPrinter(dockerCLI.Out(), o)
+	p.report(found.report, found.host)
+	return nil
+}

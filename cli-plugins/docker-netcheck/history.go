@@ -1,0 +1,48 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"strings"
+	"text/tabwriter"
+
+	"github.com/docker/cli/cli/command"
+	"github.com/spf13/cobra"
+
+	"github.com/docker-netcheck/docker-netcheck/remediate"
+)
+
+func newHistoryCommand(dockerCLI command.Cli, exit *exitStatus) *cobra.Command {
+	var format string
+	cmd := &cobra.Command{
+		Use:   "history [OPTIONS]",
+		Short: "List the fixes that were made on this host",
+		Args:  atMost(0),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if format != "table" && format != "json" {
+				return usage(cmd, "--format %q: is neither table nor json", format)
+			}
+			return exit.run(cmd, func(context.Context) (int, error) { return runHistory(dockerCLI, format) })
+		},
+		ValidArgsFunction: cobra.NoFileCompletions,
+	}
+	cmd.Flags().StringVar(&format, "format", "table", `Format output: "table" or "json"`)
+	return cmd
+}
+
+func runHistory(dockerCLI command.Cli, format string) (int, error) {
+	runs, err := (&remediate.Journal{Dir: remediate.JournalDir}).Runs()
+	if err != nil {
+		return 0, err
+	}
+	if format == "json" {
+		return 0, json.NewEncoder(dockerCLI.Out()).Encode(runs)
+	}
+	w := tabwriter.NewWriter(dockerCLI.Out(), 0, 0, 3, ' ', 0)
+	fmt.Fprintln(w, "RUN\tTIME\tSTATE\tSTEPS\tFIX")
+	for _, run := range runs {
+		fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%s\n", run.ID, run.Time.Local().Format("2006-01-02 15:04:05"), run.State, len(run.Steps), clean(strings.Join(run.Titles, "; ")))
+	}
+	return 0, w.Flush()
+}

@@ -1,0 +1,63 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"time"
+
+	"github.com/docker/cli/cli/command"
+	"github.com/spf13/cobra"
+
+	"github.com/docker-netcheck/docker-netcheck/internal/host"
+	"github.com/docker-netcheck/docker-netcheck/internal/netstate"
+)
+
+func newSnapshotCommand(dockerCLI command.Cli, exit *exitStatus) *cobra.Command {
+	var output string
+	cmd := &cobra.Command{
+		Use:   "snapshot [OPTIONS] [CONTAINER...]",
+		Short: "Write what netcheck reads of this host, for a report from another machine",
+		Long: `Write what netcheck reads of this host, for a report from another machine
+
+The document holds named fields of the engine, the given containers (all running ones by default) and
+the host's network. It holds no environment, no labels and no command lines. docs/snapshot.md says
+what stands where; docker netcheck --from FILE judges it.`,
+		Args: cobra.ArbitraryArgs,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return exit.run(cmd, func(ctx context.Context) (int, error) {
+				return 0, runSnapshot(ctx, dockerCLI, args, output)
+			})
+		},
+	}
+	cmd.Flags().StringVarP(&output, "output", "o", "", "Write to a file, instead of STDOUT")
+	return cmd
+}
+
+func runSnapshot(ctx context.Context, dockerCLI command.Cli, containers []string, output string) error {
+	done := progress(dockerCLI.Err(), "reading the host")
+	ctx, cancel := context.WithTimeout(ctx, 60*time.Second)
+	defer cancel()
+	s, err := host.Collect(ctx, host.Options{
+		Docker: dockerCLI.Client(), Context: dockerCLI.CurrentContext(),
+		Containers: containers, All: len(containers) == 0, Parts: netstate.All,
+	})
+	done()
+	if err != nil {
+		return err
+	}
+	data, err := json.MarshalIndent(s, "", " ")
+	if err != nil {
+		return err
+	}
+	data = append(data, '\n')
+	if output == "" {
+		_, err = dockerCLI.Out().Write(data)
+		return err
+	}
+	if err := os.WriteFile(output, data, 0o600); err != nil {
+		return fmt.Errorf("snapshot: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,337 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+
+	"github.com/docker/cli/cli/streams"
+
+	"github.com/docker-netcheck/docker-netcheck/checks"
+	"github.com/docker-netcheck/docker-netcheck/internal/netstate"
+	"github.com/docker-netcheck/docker-netcheck/internal/packet"
+)
+
+// The rules of the text, for whoever reads it at three in the morning:
+//   - the first line of a target says what and how it is; its cause is the next;
+//   - a mark says it without colour, colour only repeats it; NO_COLOR and files get none;
+//   - what a host says is shown verbatim, but for control characters, which are escaped;
+//   - nothing else goes to stdout: prompts, progress and notes go to stderr.
+
+// marks show a status.
+var marks = map[checks.Status]string{
+	checks.Pass: "✓", checks.Warn: "!", checks.Unknown: "?", checks.Fail: "✗", checks.Skip: "·",
+}
+
+// colours of the marks: SGR parameters.
+var colours = map[checks.Status]string{
+	checks.Pass: "32", checks.Warn: "33", checks.Unknown: "35", checks.Fail: "31", checks.Skip: "2",
+}
+
+// A printer writes text for people.
+type printer struct {
+	out     io.Writer
+	colour  bool
+	width   int // 0: lines are not shortened
+	verbose bool
+}
+
+func newPrinter(out *streams.Out, o *checkOptions) *printer {
+	p := &printer{out: out, verbose: o.verbose, colour: out.IsTerminal() && os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb"}
+	if _, width := out.GetTtySize(); out.IsTerminal() && !o.noTrunc {
+		p.width = int(width)
+	}
+	return p
+}
+
+// line writes a line, shortened to the terminal's width.
+func (p *printer) line(format string, args ...any) {
+	text := fmt.Sprintf(format, args...)
+	if p.width > 10 && utf8.RuneCountInString(text) > p.width {
+		text = string([]rune(text)[:p.width-1]) + "…"
+	}
+	fmt.Fprintln(p.out, text)
+}
+
+func (p *printer) paint(sgr, text string) string {
+	if !p.colour || text == "" {
+		return text
+	}
+	return "\x1b[" + sgr + "m" + text + "\x1b[0m"
+}
+
+func (p *printer) mark(s checks.Status) string { return p.paint(colours[s], marks[s]) }
+
+// clean escapes what a terminal would obey: names and comments on a host are anybody's.
+func clean(text string) string {
+	if !strings.ContainsFunc(text, hostile) && utf8.ValidString(text) {
+		return text
+	}
+	var out strings.Builder
+	for i := 0; i < len(text); {
+		r, size := utf8.DecodeRuneInString(text[i:])
+		switch {
+		case r == utf8.RuneError && size == 1:
+			fmt.Fprintf(&out, `\x%02x`, text[i])
+		case hostile(r) && r < 0x100:
+			fmt.Fprintf(&out, `\x%02x`, r)
+		case hostile(r):
+			fmt.Fprintf(&out, `\u%04x`, r)
+		default:
+			out.WriteRune(r)
+		}
+		i += size
+	}
+	return out.String()
+}
+
+// hostile says whether a character is one that a terminal obeys instead of showing, or that turns the
+// direction of writing.
+func hostile(r rune) bool {
+	return unicode.IsControl(r) || unicode.Is(unicode.Cf, r)
+}
+
+// report prints all targets. Those that share their causes with an earlier one are told in a line.
+func (p *printer) report(r *checks.Report, h *checks.Host) {
+	told := map[string]string{}
+	for i := range r.Targets {
+		j := &r.Targets[i]
+		if i > 0 && (j.Status != checks.Pass || r.Targets[i-1].Status != checks.Pass || p.verbose) {
+			fmt.Fprintln(p.out)
+		}
+		var objects []string
+		for _, cause := range j.Causes {
+			objects = append(objects, cause.Check+" "+cause.Object)
+		}
+		key := strings.Join(objects, "\n")
+		if first, ok := told[key]; ok && key != "" && !p.verbose {
+			p.line("%s %s: for the same cause as %s", p.mark(j.Status), p.who(j, h), first)
+			continue
+		}
+		told[key] = clean(checks.Name(j.Target))
+		p.judgement(j, r, h)
+	}
+	for _, note := range r.Notes {
+		p.line("  %s", clean(note))
+	}
+	if r.Verdict == checks.Pass || r.Verdict == checks.Warn {
+		p.well(r)
+	}
+}
+
+// judgement prints one target.
+func (p *printer) judgement(j *checks.Judgement, r *checks.Report, h *checks.Host) {
+	p.line("%s %s", p.mark(j.Status), p.who(j, h))
+	for i, cause := range j.Causes {
+		label := "CAUSE"
+		switch {
+		case j.Status == checks.Warn:
+			label = "WARN"
+		case len(j.Causes) > 1:
+			label = fmt.Sprintf("CAUSE%d", i+1)
+		}
+		p.cause(label, cause)
+	}
+	if len(j.Causes) > 1 && j.Status == checks.Fail {
+		p.field("", "independent of each other: fixing one is not enough")
+	}
+	p.unknowns(j)
+	if j.Status != checks.Pass {
+		unknown := 0
+		for _, result := range j.Results {
+			if result.Status == checks.Unknown {
+				unknown++
+			}
+		}
+		p.field("", fmt.Sprintf("predicted, read %s, %d checks, %d unknown", r.Read.Local().Format("15:04:05"), len(j.Results), unknown))
+		p.line("  %s", p.way(j, h))
+	}
+	if p.verbose {
+		for _, result := range j.Results {
+			reason := ""
+			if result.Reason != "" {
+				reason = " (" + clean(result.Reason) + ")"
+			}
+			p.line("  %s %-11s %s%s", p.mark(result.Status), result.Check, result.Title, reason)
+			for _, finding := range result.Findings {
+				if finding.Follows != "" {
+					p.line("      %s: follows from %s", clean(finding.Problem), finding.Follows)
+				}
+			}
+		}
+	}
+}
+
+// cause prints a cause with what belongs to it.
+func (p *printer) cause(label string, cause checks.Cause) {
+	f := cause.Finding
+	p.field(label, p.paint("1", clean(cause.Problem))+": "+clean(cause.Object))
+	for _, evidence := range f.Evidence {
+		p.line("          %s", p.paint("2", clean(evidence)))
+	}
+	if f.SetBy != "" {
+		p.field("SET BY", clean(f.SetBy))
+	}
+	switch {
+	case f.Fix != nil:
+		text := clean(f.Fix.Title) + "; "
+		switch {
+		case f.Fix.Disrupts:
+			text += "it interrupts traffic: needs --allow disrupt"
+		case f.Fix.Opens:
+			text += "it opens what may be closed on purpose: needs --allow open"
+		default:
+			text += "interrupts nothing"
+		}
+		if len(f.Fix.Persist) == 0 {
+			text += "; until reboot"
+		} else {
+			text += "; until reboot, or for good with --persist"
+		}
+		p.field("FIX", text)
+		if f.Advice != "" {
+			p.field("", clean(f.Advice))
+		}
+	case f.Advice != "":
+		p.field("DO", clean(f.Advice))
+	}
+}
+
+func (p *printer) field(label, text string) { p.line("  %-7s %s", label, text) }
+
+// unknowns prints why something could not be judged, each reason once.
+func (p *printer) unknowns(j *checks.Judgement) {
+	byReason := map[string][]string{}
+	var reasons []string
+	for _, result := range j.Results {
+		if result.Status != checks.Unknown {
+			continue
+		}
+		if _, seen := byReason[result.Reason]; !seen {
+			reasons = append(reasons, result.Reason)
+		}
+		byReason[result.Reason] = append(byReason[result.Reason], result.Check)
+	}
+	for _, reason := range reasons {
+		p.field("UNKNOWN", fmt.Sprintf("%s: %s", strings.Join(byReason[reason], ", "), clean(reason)))
+	}
+}
+
+// who says who talks to whom, and what of it was assumed.
+func (p *printer) who(j *checks.Judgement, h *checks.Host) string {
+	t := j.Target
+	assumed := ""
+	if t.Assumed {
+		assumed = " (assumed)"
+	}
+	switch t.Direction {
+	case netstate.In:
+		from := t.From
+		if t.From == netstate.FromOutside {
+			from = "client " + t.Client.String() + assumed
+		}
+		to := t.Container
+		if t.Host.IsValid() {
+			to = t.Host.String() + " → " + destination(t, h)
+		}
+		return fmt.Sprintf("%s   %s → %s", p.paint("1", clean(checks.Name(t))), from, clean(to))
+	default:
+		to := t.To.Addr().String() + assumed
+		if t.To.Port() != 0 {
+			to = t.To.String() + assumed
+		}
+		return fmt.Sprintf("%s   %s → %s", p.paint("1", clean(checks.Name(t))), clean(t.Container), to)
+	}
+}
+
+// destination is the container's own address and port, as far as it has one.
+func destination(t netstate.Target, h *checks.Host) string {
+	if c := h.Container(t.ID); c != nil {
+		for i := range c.Endpoints {
+			if addr := c.Endpoints[i].Addr(t.Family); addr.IsValid() {
+				return fmt.Sprintf("%s:%d", addr, t.Port.Number)
+			}
+		}
+	}
+	return fmt.Sprintf("%s:%d", t.Container, t.Port.Number)
+}
+
+// way is the packet's way on one line, with a cross at each place that stops it: what lies behind the
+// first cross was not reached.
+func (p *printer) way(j *checks.Judgement, h *checks.Host) string {
+	crosses := map[packet.Hop]checks.Status{}
+	for _, result := range j.Results {
+		for i := range result.Findings {
+			f := &result.Findings[i]
+			switch {
+			case f.Failure():
+				crosses[f.At] = checks.Fail
+			case f.Unknown && crosses[f.At] == "":
+				crosses[f.At] = checks.Unknown
+			}
+		}
+	}
+	trace := h.Walk(j.Target)
+	var hops []packet.Hop
+	for _, steps := range [][]packet.Step{trace.Request, trace.Reply} {
+		for _, step := range steps {
+			if !slices.Contains(hops, step.Hop) {
+				hops = append(hops, step.Hop)
+			}
+		}
+	}
+	for _, stop := range trace.Stops {
+		if !slices.Contains(hops, stop.Hop) {
+			hops = append(hops, stop.Hop)
+		}
+	}
+	var words []string
+	reached, replied := true, false
+	for _, hop := range hops {
+		if hop.IsReply() && crosses[hop] == "" {
+			continue // the way back is told only where it ends
+		}
+		if hop.IsReply() && !replied {
+			words, replied = append(words, "back:"), true
+		}
+		label := string(hop.Place())
+		switch hop.Place() {
+		case packet.Uplink:
+			if trace.Uplink != "" {
+				label = clean(trace.Uplink)
+			}
+		case packet.Socket:
+			label = clean(j.Container)
+			if j.Port.Number != 0 {
+				label = fmt.Sprintf("%s:%d", label, j.Port.Number)
+			}
+		}
+		mark := ""
+		switch {
+		case crosses[hop] != "":
+			mark = " " + p.mark(crosses[hop])
+			reached = reached && crosses[hop] != checks.Fail
+		case reached:
+			mark = " " + p.mark(checks.Pass)
+		default:
+			mark = " " + p.mark(checks.Skip)
+		}
+		words = append(words, label+mark)
+	}
+	return strings.Join(words, "  ")
+}
+
+// well says what a clean report means, and where to look next.
+func (p *printer) well(r *checks.Report) {
+	if len(r.Targets) == 0 {
+		return
+	}
+	p.line("nothing on this host stops it. Not seen from here: the network card, the switch, a cloud's firewall, the client's own network.")
+	if slices.ContainsFunc(r.Targets, func(j checks.Judgement) bool { return j.From == netstate.FromOutside }) {
+		p.line("If a client still fails: let it try while `tcpdump -ni any port PORT` runs here. No packet: look before this host. Packets and answers: look at the client.")
+	}
+}

@@ -160,7 +160,7 @@ func (h *Host) boot(ctx context.Context, root string) error {
 	defer stop()
 	io.WriteString(stdin, "\n")
 	if _, err := stdout.Read(make([]byte, 1)); err != nil {
-		return fmt.Errorf("first process: %w: %s", err, stderr.String())
+		return fmt.Errorf("first process: %w: %s", err, strings.TrimSpace(stderr.String()))
 	}
 	return nil
 }

@@ -128,8 +128,7 @@ func (n *Netns) Command(ctx context.Context, name string, args ...string) *exec.
 		cmd.Err = errClosed // and never enter a process that has got the same number
 	}
 	cmd.Env = n.host.env()
-	// nsenter waits outside for the command inside, and would leave it behind.
-	cmd.Cancel = func() error { return killTree(cmd.Process.Pid) }
+	cmd.Cancel = func() error { return killInside(cmd.Process.Pid) }
 	cmd.WaitDelay = time.Second
 	return cmd
 }
@@ -355,12 +354,26 @@ func Outcome(err error) string {
 	return err.Error()
 }
 
+// killInside kills the command that an nsenter waits for, and all that it
+// started. nsenter must live to reap it: otherwise that falls to the machine's
+// init, and the host cannot end before it has.
+func killInside(nsenter int) error {
+	inside := children(nsenter)
+	if len(inside) == 0 {
+		return unix.Kill(nsenter, unix.SIGKILL) // not yet inside
+	}
+	for _, pid := range inside {
+		killTree(pid)
+	}
+	return nil
+}
+
 // killTree kills a process and its descendants.
-func killTree(pid int) error {
+func killTree(pid int) {
 	for _, child := range children(pid) {
 		killTree(child)
 	}
-	return unix.Kill(pid, unix.SIGKILL)
+	unix.Kill(pid, unix.SIGKILL)
 }
 
 // children are the children of the main thread of a process.

@@ -22,7 +22,7 @@ import (
 var packages = []string{
 	"docker.io", "tini",
 	"firewalld", "ufw", "iptables", "nftables", "ipset", "conntrack",
-	"iproute2", "ethtool", "tcpdump", "procps", "kmod", "dbus",
+	"iproute2", "bpftool", "ethtool", "tcpdump", "procps", "kmod", "mount", "dbus",
 	"curl", "ca-certificates", "busybox-static", "openssh-server",
 }
 

@@ -26,17 +26,19 @@ func (h *Host) wire() error {
 		return err
 	}
 	// What a new namespace has for IPv4 comes from the machine. See to it that
-	// a host begins as a kernel does, whoever has changed the machine.
+	// a host begins as a kernel does, whoever has changed the machine; only for
+	// duplicate addresses it does not look, which takes a second for each link.
 	fresh := map[string]string{
-		"net.ipv4.ip_forward":             "0",
-		"net.ipv4.conf.all.rp_filter":     "0",
-		"net.ipv4.conf.default.rp_filter": "0",
+		"net.ipv4.ip_forward":              "0",
+		"net.ipv4.conf.all.rp_filter":      "0",
+		"net.ipv4.conf.default.rp_filter":  "0",
+		"net.ipv6.conf.default.accept_dad": "0",
 	}
 	if err := h.Sysctl(fresh); err != nil {
 		return err
 	}
 	bridge := &netlink.Bridge{
-		LinkAttrs:         netlink.LinkAttrs{Name: "switch"},
+		LinkAttrs:         linkAttrs("switch"),
 		MulticastSnooping: new(bool), // or IPv6 neighbours wait for a querier that is not there
 	}
 	err = sw.configure(func(nl *netlink.Handle) error {
@@ -69,18 +71,17 @@ func (h *Host) wire() error {
 	if err != nil {
 		return err
 	}
-	err = h.configureNet(o)
-	if err != nil {
+	if err := h.addGateways(); err != nil {
 		return err
 	}
 	return h.Sysctl(o.Sysctls)
 }
 
-// configureNet gives the host its way out.
-func (h *Host) configureNet(o Options) error {
+// addGateways gives the host its way out, by the first client.
+func (h *Host) addGateways() error {
 	return h.Netns.configure(func(nl *netlink.Handle) error {
 		gateways := []string{ClientAddr}
-		if o.IPv6 {
+		if h.options.IPv6 {
 			gateways = append(gateways, ClientAddr6)
 		}
 		eth0, err := nl.LinkByName("eth0")
@@ -99,11 +100,9 @@ func (h *Host) configureNet(o Options) error {
 
 // plug joins n, by its eth0, to a port of the bridge in sw.
 func (sw *Netns) plug(bridge netlink.Link, port string, n *Netns, v6 bool, addrs ...string) error {
-	veth := &netlink.Veth{
-		LinkAttrs:     netlink.LinkAttrs{Name: port},
-		PeerName:      "eth0",
-		PeerNamespace: netlink.NsFd(n.file.Fd()),
-	}
+	veth := netlink.NewVeth(linkAttrs(port))
+	veth.PeerName = "eth0"
+	veth.PeerNamespace = netlink.NsFd(n.file.Fd())
 	err := sw.configure(func(nl *netlink.Handle) error {
 		if err := nl.LinkAdd(veth); err != nil {
 			return fmt.Errorf("add veth %s: %w", port, err)
@@ -122,6 +121,13 @@ func (sw *Netns) plug(bridge netlink.Link, port string, n *Netns, v6 bool, addrs
 		}
 		return addAddrs(nl, "eth0", v6, addrs...)
 	})
+}
+
+// linkAttrs are those of a new link, with the kernel's defaults.
+func linkAttrs(name string) netlink.LinkAttrs {
+	a := netlink.NewLinkAttrs()
+	a.Name = name
+	return a
 }
 
 // addAddrs sets a link up and gives it addresses, of IPv6 only where v6 is set.

@@ -34,6 +34,7 @@ for dev in $(tc qdisc | sed -nE 's/^qdisc (clsact|ingress) .* dev ([^ ]+) .*/\2/
 	show tc filter show dev "$dev" ingress
 	show tc filter show dev "$dev" egress
 done
+show bpftool net
 show iptables-nft-save
 show ip6tables-nft-save
 show iptables-legacy-save

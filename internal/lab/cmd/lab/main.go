@@ -34,15 +34,20 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	err := run(ctx, os.Args[1:])
-	var exit *exec.ExitError
+	var status exitStatus
 	switch {
-	case errors.As(err, &exit):
-		os.Exit(exit.ExitCode())
+	case errors.As(err, &status):
+		os.Exit(int(status))
 	case err != nil:
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
 }
+
+// An exitStatus is that of the command of lab exec.
+type exitStatus int
+
+func (s exitStatus) Error() string { return fmt.Sprintf("exit status %d", int(s)) }
 
 type config struct {
 	lab.Options
@@ -143,7 +148,12 @@ func execute(ctx context.Context, c config, args []string) error {
 	signal.Ignore(os.Interrupt) // it is the command's
 	cmd := h.Command(context.Background(), args[0], args[1:]...)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
-	return cmd.Run()
+	err = cmd.Run()
+	var exit *exec.ExitError
+	if errors.As(err, &exit) {
+		return exitStatus(exit.ExitCode())
+	}
+	return err
 }
 
 func start(ctx context.Context, c config) (*lab.Host, error) {

@@ -42,8 +42,9 @@ type EngineConfig struct {
 	FirewallBackend    string            `json:"firewall_backend,omitempty"`
 	BridgeAcceptFwmark string            `json:"bridge_accept_fwmark,omitempty"`
 	Bridge             string            `json:"bridge,omitempty"`
-	IP                 string            `json:"ip,omitempty"`   // default host address of published ports
-	From               map[string]string `json:"from,omitempty"` // JSON name of a field above → "daemon.json", "dockerd argument", "info", "hairpin mode", "default"
+	IP                 string            `json:"ip,omitempty"`     // default host address of published ports
+	Unread             string            `json:"unread,omitempty"` // why dockerd's arguments or its file could not be read: no default is assumed then
+	From               map[string]string `json:"from,omitempty"`   // JSON name of a field above → "daemon.json", "dockerd argument", "info", "hairpin mode", "default"
 }
 
 // AtLeast says whether the engine's version is major.minor.patch or later; a version that cannot be

@@ -1,0 +1,220 @@
+// Package host is the only one that touches the machine: Collect reads it into a netstate.Snapshot, and
+// the stores write to it. It decides nothing.
+package host
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime"
+	"sync"
+	"time"
+
+	"github.com/docker-netcheck/docker-netcheck/internal/netstate"
+	"github.com/docker/docker/api/types/filters"
+)
+
+// The errors of Collect, beside that of a context that ended. Their texts end with what they are about.
+var (
+	// ErrNoEngine says that no engine answers: "no engine reachable: Cannot connect to …".
+	ErrNoEngine = errors.New("no engine reachable")
+	// ErrNoContainer says that a container was asked for that the engine does not have: "no such
+	// container: web".
+	ErrNoContainer = errors.New("no such container")
+)
+
+// Options say what Collect reads.
+type Options struct {
+	Docker     Docker
+	Context    string        // name of the docker context behind Docker
+	Containers []string      // names, IDs or unique beginnings of IDs
+	All        bool          // the running containers as well
+	Filters    filters.Args  // those running containers that pass, as docker ps --filter
+	Parts      netstate.Part // what is read; containers that are asked for are inspected in any case
+	Root       string        // where /proc, /sys and /etc are; "" for the root directory
+}
+
+// Collect reads a host: the engine, the containers that are asked for and their networks, and the asked
+// parts of the host's network namespace and of the running containers' own. Containers are listed in
+// the order in which they were asked for; a container whose network another one has ("container:NAME")
+// brings that one along. One with the host's network has no namespace of its own in Sandboxes.
+//
+// Collect changes nothing: it makes no table, loads no netfilter module and sends no packet. Parts are
+// read side by side; when the engine was restarted or nf_tables changed meanwhile, all is read again,
+// thrice in all.
+//
+// The error is ErrNoEngine, ErrNoContainer or the context's. All else that cannot be read stands in the
+// snapshot's Missing with the reason.
+func Collect(ctx context.Context, o Options) (*netstate.Snapshot, error) {
+	for try := 1; ; try++ {
+		c := newCollection(ctx, o)
+		err := c.read()
+		c.cancel()
+		c.work.Wait()
+		c.close()
+		if err != nil {
+			if cause := ctx.Err(); cause != nil {
+				err = cause
+			}
+			return nil, err
+		}
+		moved := c.moved()
+		if moved != 0 && try < 3 {
+			continue
+		}
+		for _, part := range moved.Each() {
+			c.lacks(netstate.Key{Part: part}, fmt.Sprintf("changed while it was read, %d times", try))
+		}
+		c.s.Read = time.Now()
+		return c.s, nil
+	}
+}
+
+// A collection is one try to read a host.
+type collection struct {
+	ctx    context.Context
+	cancel context.CancelFunc
+	o      Options
+	m      machine
+	s      *netstate.Snapshot
+	work   sync.WaitGroup
+	slots  chan struct{} // sandboxes are read so many at a time
+
+	mu     sync.Mutex // guards s.Missing, s.Sandboxes and what follows
+	opened []netns
+
+	before     guard
+	pidsDiffer bool // dockerd numbers processes otherwise than this program
+	elsewhere  string
+}
+
+// A guard is what must be the same before and after.
+type guard struct {
+	dockerd    int
+	started    string
+	generation uint32 // of the host's nf_tables; 0 not known
+}
+
+func newCollection(ctx context.Context, o Options) *collection {
+	c := &collection{o: o, m: machine{o.Root}, slots: make(chan struct{}, 4*runtime.GOMAXPROCS(0))}
+	c.ctx, c.cancel = context.WithCancel(ctx)
+	c.s = &netstate.Snapshot{Schema: netstate.Schema, Parts: o.Parts}
+	return c
+}
+
+// lacks records why something could not be read.
+func (c *collection) lacks(key netstate.Key, why string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.s.Lacks(key, why)
+}
+
+// missing is lacks for an error, if there is one.
+func (c *collection) missing(key netstate.Key, err error) {
+	if err != nil {
+		c.lacks(key, needsRoot(err))
+	}
+}
+
+func (c *collection) asked(parts netstate.Part) bool { return c.o.Parts&parts != 0 }
+
+// run starts f beside the rest.
+func (c *collection) run(f func()) {
+	c.work.Add(1)
+	go func() {
+		defer c.work.Done()
+		f()
+	}()
+}
+
+func (c *collection) close() {
+	for _, n := range c.opened {
+		n.Close()
+	}
+}
+
+// Parts that are read of a namespace.
+const (
+	hostParts    = netstate.Links | netstate.Routes | netstate.Sysctls | netstate.Sockets | netstate.Iptables | netstate.Nftables | netstate.Conntrack | netstate.Traffic | netstate.Firewalld | netstate.Files
+	sandboxParts = netstate.Links | netstate.Routes | netstate.Sysctls | netstate.Sockets | netstate.Iptables | netstate.Nftables
+)
+
+// read reads everything once. It returns when all of it is read, or at the first of Collect's errors.
+func (c *collection) read() error {
+	c.s.Kernel = c.m.kernel()
+	c.s.BootID, _ = c.m.read("proc/sys/kernel/random/boot_id")
+	if !sameHost(c.o.Docker.DaemonHost()) {
+		c.elsewhere = "the engine is on another host: " + c.o.Docker.DaemonHost()
+		c.missing(netstate.Key{Part: c.o.Parts & hostParts}, errors.New(c.elsewhere))
+		return c.readEngine()
+	}
+	c.before = c.guard()
+	if c.m.sameNamespace(c.before.dockerd, "net") == localNo {
+		c.elsewhere = "dockerd runs in another network namespace than this program"
+		c.missing(netstate.Key{Part: c.o.Parts & hostParts}, errors.New(c.elsewhere))
+		return c.readEngine()
+	}
+	c.pidsDiffer = c.m.sameNamespace(c.before.dockerd, "pid") == localNo
+
+	c.readNamespace(netns{}, "", &c.s.Host)
+	if c.asked(netstate.Firewalld) {
+		c.run(c.readFirewalld)
+	}
+	if c.asked(netstate.Files) {
+		c.run(c.readFiles)
+	}
+	var proxies sync.WaitGroup
+	if c.asked(netstate.Engine) {
+		proxies.Add(1)
+		c.run(func() {
+			defer proxies.Done()
+			c.s.Proxies = c.m.readProxies(c.before.dockerd)
+		})
+	}
+	if err := c.readEngine(); err != nil {
+		return err
+	}
+	c.work.Wait()
+	if c.asked(netstate.Engine) {
+		c.finishEngine()
+	}
+	if c.asked(netstate.Sockets) {
+		c.nameOwners()
+	}
+	return c.ctx.Err()
+}
+
+// guard reads what tells whether the engine or nf_tables changed.
+func (c *collection) guard() guard {
+	var g guard
+	g.dockerd = c.before.dockerd
+	if g.dockerd == 0 {
+		g.dockerd = c.m.findDockerd(c.o.Docker.DaemonHost())
+	}
+	if g.dockerd != 0 {
+		g.started = c.m.started(g.dockerd)
+	}
+	if c.asked(netstate.Nftables|netstate.Iptables) && !c.m.lacksModule("nf_tables") {
+		if conn, err := dialNetfilter(netns{}); err == nil {
+			g.generation, _ = nftGeneration(conn) // without privileges it is not known, nor is the ruleset
+			conn.Close()
+		}
+	}
+	return g
+}
+
+// moved returns the parts that changed while they were read.
+func (c *collection) moved() netstate.Part {
+	if c.elsewhere != "" {
+		return 0
+	}
+	after := c.guard()
+	var parts netstate.Part
+	if after.started != c.before.started {
+		parts |= netstate.Engine
+	}
+	if after.generation != c.before.generation {
+		parts |= netstate.Nftables | netstate.Iptables
+	}
+	return parts & c.o.Parts
+}

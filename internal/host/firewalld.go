@@ -1,0 +1,4 @@
+package host
+
+func (c *collection) readFirewalld() {}
+func (c *collection) readFiles()     {}

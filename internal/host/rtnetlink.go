@@ -1,0 +1,112 @@
+package host
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net/netip"
+
+	"github.com/mdlayher/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// errMoving says that a table changed each time that it was dumped.
+var errMoving = errors.New("changed while it was read, three times")
+
+// dump sends a dump request and returns the answers. A dump that the kernel marks as inconsistent is
+// repeated, thrice in all.
+func dump(c *netlink.Conn, kind uint16, payload []byte) ([]netlink.Message, error) {
+	request := netlink.Message{
+		Header: netlink.Header{Type: netlink.HeaderType(kind), Flags: netlink.Request | netlink.Dump},
+		Data:   payload,
+	}
+next:
+	for range 3 {
+		answers, err := c.Execute(request)
+		if err != nil {
+			return nil, err
+		}
+		for _, answer := range answers {
+			if answer.Header.Flags&netlink.DumpInterrupted != 0 {
+				continue next
+			}
+		}
+		return answers, nil
+	}
+	return nil, errMoving
+}
+
+// dialRoute opens rtnetlink in the namespace.
+func dialRoute(n netns) (*netlink.Conn, error) {
+	c, err := netlink.Dial(unix.NETLINK_ROUTE, &netlink.Config{NetNS: n.fd()})
+	if err != nil {
+		return nil, fmt.Errorf("rtnetlink: %w", err)
+	}
+	return c, nil
+}
+
+// attributes calls each for every attribute of a message behind its fixed header of the given size.
+// It reports a message that is cut, and an attribute whose length is not its type's.
+func attributes(data []byte, header int, each func(*netlink.AttributeDecoder)) error {
+	if len(data) < header {
+		return errors.New("netlink message is cut")
+	}
+	ad, err := netlink.NewAttributeDecoder(data[header:])
+	if err != nil {
+		return err
+	}
+	for ad.Next() {
+		each(ad)
+	}
+	return ad.Err()
+}
+
+// attribute encodes one attribute of a request.
+func attribute(kind uint16, value []byte) []byte {
+	data, err := netlink.MarshalAttributes([]netlink.Attribute{{Type: kind, Data: value}})
+	if err != nil { // only a value of 64 KiB or more
+		panic(err)
+	}
+	return data
+}
+
+func uint32Bytes(v uint32) []byte { return binary.NativeEndian.AppendUint32(nil, v) }
+
+// addr reads an attribute that is an address of 4 or 16 bytes; anything else is the zero address.
+func addr(data []byte) netip.Addr {
+	a, _ := netip.AddrFromSlice(data)
+	return a
+}
+
+// prefix makes a prefix of an address, which is the family's zero where the kernel left it out.
+func prefix(a netip.Addr, bits uint8, family uint8) netip.Prefix {
+	if !a.IsValid() {
+		if a = netip.IPv4Unspecified(); family == unix.AF_INET6 {
+			a = netip.IPv6Unspecified()
+		}
+	}
+	return netip.PrefixFrom(a, int(bits))
+}
+
+// flagNames lists the names of the bits that are set; a bit without a name is given as hexadecimal.
+func flagNames(bits uint32, names []flagName) []string {
+	var set []string
+	for _, f := range names {
+		if bits&f.bit != 0 {
+			bits &^= f.bit
+			if f.name != "" {
+				set = append(set, f.name)
+			}
+		}
+	}
+	if bits != 0 {
+		set = append(set, fmt.Sprintf("%#x", bits))
+	}
+	return set
+}
+
+// A flagName names a bit; "" is a bit that says nothing worth keeping.
+type flagName struct {
+	bit  uint32
+	name string
+}

@@ -1,0 +1,98 @@
+package host
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// The sysctls of a namespace beside those of its links, which readLinks gives. One that is not there is
+// left out: its subsystem is not loaded, or the kernel is older.
+var namespaceSysctls = []string{
+	"net.ipv4.ip_forward",
+	"net.ipv4.ip_nonlocal_bind",
+	"net.ipv4.ip_unprivileged_port_start",
+	"net.ipv4.ip_local_port_range",
+	"net.ipv4.ip_local_reserved_ports",
+	"net.ipv4.ip_no_pmtu_disc",
+	"net.ipv4.ip_forward_use_pmtu",
+	"net.ipv4.ip_early_demux",
+	"net.ipv4.icmp_echo_ignore_all",
+	"net.ipv4.fib_multipath_hash_policy",
+	"net.ipv4.fwmark_reflect",
+	"net.ipv4.tcp_fwmark_accept",
+	"net.ipv4.tcp_l3mdev_accept",
+	"net.ipv4.udp_l3mdev_accept",
+	"net.ipv4.tcp_mtu_probing",
+	"net.ipv4.tcp_syncookies",
+	"net.ipv4.tcp_abort_on_overflow",
+	"net.ipv6.bindv6only",
+	"net.ipv6.ip_nonlocal_bind",
+	"net.ipv6.fib_multipath_hash_policy",
+	"net.ipv6.fwmark_reflect",
+	"net.core.somaxconn",
+	"net.bridge.bridge-nf-call-iptables",
+	"net.bridge.bridge-nf-call-ip6tables",
+	"net.bridge.bridge-nf-call-arptables",
+	"net.bridge.bridge-nf-filter-vlan-tagged",
+	"net.netfilter.nf_conntrack_count",
+	"net.netfilter.nf_conntrack_max",
+	"net.netfilter.nf_conntrack_buckets",
+	"net.netfilter.nf_conntrack_tcp_be_liberal",
+	"net.netfilter.nf_conntrack_tcp_loose",
+	"net.netfilter.nf_conntrack_checksum",
+	"net.netfilter.nf_conntrack_helper",
+	"net.netfilter.nf_conntrack_udp_timeout",
+	"net.netfilter.nf_conntrack_udp_timeout_stream",
+	"net.netfilter.nf_conntrack_tcp_timeout_established",
+	"net.netfilter.nf_hooks_lwtunnel",
+}
+
+// readSysctls reads the sysctls of a namespace, and those of its conf.all and conf.default. It must run
+// on a thread in that namespace: /proc/sys/net is that of the thread that opens it.
+func (m machine) readSysctls() (map[string]string, error) {
+	names := namespaceSysctls
+	for _, scope := range []string{"all", "default"} {
+		for _, field := range ipv4Conf {
+			names = append(names, "net.ipv4.conf."+scope+"."+field.name)
+		}
+		for _, field := range ipv6Conf {
+			names = append(names, "net.ipv6.conf."+scope+"."+field.name)
+		}
+	}
+	sys, err := os.Open(m.path("proc/sys"))
+	if err != nil {
+		return nil, err
+	}
+	defer sys.Close()
+	values := make(map[string]string, len(names))
+	buffer := make([]byte, 4096)
+	var wrong []error
+	for _, name := range names {
+		value, err := readAt(int(sys.Fd()), strings.ReplaceAll(name, ".", "/"), buffer)
+		switch {
+		case err == nil:
+			values[name] = value
+		case !errors.Is(err, fs.ErrNotExist):
+			wrong = append(wrong, &fs.PathError{Op: "read", Path: name, Err: err})
+		}
+	}
+	return values, errors.Join(wrong...)
+}
+
+// readAt reads a small file below an open directory without the newline at its end.
+func readAt(directory int, name string, buffer []byte) (string, error) {
+	fd, err := unix.Openat(directory, name, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return "", err
+	}
+	defer unix.Close(fd)
+	n, err := unix.Read(fd, buffer)
+	if err != nil {
+		return "", err
+	}
+	return strings.TrimSuffix(string(buffer[:n]), "\n"), nil
+}

@@ -207,10 +207,11 @@ func (c *comparison) places() [][2]string {
 
 // A line is one rule of a chain as it stands, with what it was recognised as.
 type line struct {
-	text   string
-	spec   spec
-	number int   // from 1
-	rule   *Rule // the expected rule that this is, or nil
+	text      string
+	spec      spec
+	canonical string
+	number    int   // from 1
+	rule      *Rule // the expected rule that this is, or nil
 }
 
 func (c *comparison) compareChain(table, chain string) {
@@ -247,7 +248,8 @@ func (c *comparison) compareChain(table, chain string) {
 func linesOf(rules []netstate.IptablesRule) []line {
 	lines := make([]line, len(rules))
 	for i, r := range rules {
-		lines[i] = line{text: r.Text, spec: parse(r.Text), number: i + 1}
+		spec := parse(r.Text)
+		lines[i] = line{text: r.Text, spec: spec, canonical: spec.String(), number: i + 1}
 	}
 	return lines
 }
@@ -260,7 +262,7 @@ func find(lines []line, r *Rule) *line {
 	}
 	var first *line
 	for i := range lines {
-		if l := &lines[i]; l.rule == nil && slices.Contains(texts, l.spec.String()) {
+		if l := &lines[i]; l.rule == nil && slices.Contains(texts, l.canonical) {
 			l.rule = r
 			if first == nil {
 				first = l

@@ -135,7 +135,10 @@ func (r *restoration) restoreChain(table, chain string, all []Difference) {
 	}
 }
 
-func newLine(r *Rule) *line { return &line{text: r.Text, spec: parse(r.Text), rule: r} }
+func newLine(r *Rule) *line {
+	spec := parse(r.Text)
+	return &line{text: r.Text, spec: spec, canonical: spec.String(), rule: r}
+}
 
 // inOrder returns the rules in the order in which they are to be put into their chain: by rank, and
 // those that go to the head of their rank last one first.

@@ -80,7 +80,7 @@ func (r *Rule) precedes(other *Rule) bool {
 	return r.Rank < other.Rank && (r.Scope == "" || other.Scope == "" || r.Scope == other.Scope)
 }
 
-// Concerns says whether the rule has to do with that target: it is of its family and of no other
+// concerns says whether the rule has to do with that target: it is of its family and of no other
 // network, container or port.
 func (r *Rule) concerns(t netstate.Target, network string) bool {
 	if r.Family != t.Family || r.Network != "" && r.Network != network || r.Container != "" && r.Container != t.ID {

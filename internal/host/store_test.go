@@ -1,0 +1,91 @@
+package host
+
+import (
+	"context"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/docker-netcheck/docker-netcheck/remediate"
+	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
+)
+
+// ownNetns gives the test a network namespace of its own until it ends: the calling goroutine's thread is
+// in it, and so is what it starts. Other goroutines are not.
+func ownNetns(t *testing.T) {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		if os.Getenv("CI") != "" {
+			t.Fatal("needs root")
+		}
+		t.Skip("needs root")
+	}
+	runtime.LockOSThread() // and never unlocked: the thread ends with the test's goroutine
+	if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// run runs a program in the test's namespace, and returns what it printed.
+func run(t *testing.T, command ...string) string {
+	t.Helper()
+	out, err := exec.Command(command[0], command[1:]...).CombinedOutput()
+	if err != nil {
+		t.Fatalf("%s: %v\n%s", strings.Join(command, " "), err, out)
+	}
+	return string(out)
+}
+
+// ip runs a batch of ip commands, one a line.
+func ip(t *testing.T, batch string) {
+	t.Helper()
+	command := exec.Command("ip", "-batch", "-")
+	command.Stdin = strings.NewReader(batch)
+	if out, err := command.CombinedOutput(); err != nil {
+		t.Fatalf("ip: %v\n%s", err, out)
+	}
+}
+
+// roundTrip applies the steps, looks, and undoes them: state must be as before then, and not in between.
+func roundTrip(t *testing.T, steps []remediate.Step, state func() string, look func()) {
+	t.Helper()
+	ctx := context.Background()
+	journal := &remediate.Journal{Dir: filepath.Join(t.TempDir(), "journal")}
+	plan, err := remediate.NewPlan([]*remediate.Fix{{Title: "test", Steps: steps}}, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	before := state()
+	run, err := journal.Apply(ctx, plan, Stores(), Facts(nil))
+	if err != nil {
+		t.Fatalf("apply: %v", err)
+	}
+	if slices.Contains(run.Changed, false) {
+		t.Errorf("apply: not every step changed something: %v", run.Changed)
+	}
+	if look != nil {
+		look()
+	}
+	between := state()
+	if between == before {
+		t.Error("apply: nothing changed")
+	}
+	again, err := journal.Apply(ctx, plan, Stores(), Facts(nil))
+	if err != nil || again.Altered() {
+		t.Errorf("apply twice: %v, changed %v", err, again.Changed)
+	}
+	if diff := cmp.Diff(between, state()); diff != "" {
+		t.Errorf("apply twice changed:\n%s", diff)
+	}
+	if _, err := journal.Undo(ctx, "", Stores(), Facts(nil)); err != nil {
+		t.Fatalf("undo: %v", err)
+	}
+	if diff := cmp.Diff(before, state()); diff != "" {
+		t.Errorf("undo left:\n%s", diff)
+	}
+}

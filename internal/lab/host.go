@@ -210,9 +210,10 @@ func (h *Host) mount(root string) error {
 	// the machine's /sys/kernel/security there is no AppArmor for dockerd,
 	// whose profiles are not per namespace.
 	mount("sysfs", new+"/sys", "sysfs", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, "")
-	for _, dir := range []string{"/sys/fs/cgroup", "/sys/fs/bpf", "/sys/kernel/debug", "/sys/kernel/tracing"} {
-		if isDir(dir) && isDir(new+dir) {
-			mount(dir, new+dir, "", unix.MS_BIND|unix.MS_REC, "")
+	mount("/sys/fs/cgroup", new+"/sys/fs/cgroup", "", unix.MS_BIND|unix.MS_REC, "")
+	for fstype, dir := range map[string]string{"bpf": "/sys/fs/bpf", "tracefs": "/sys/kernel/tracing"} {
+		if isDir(dir) { // the kernel has it
+			mount(fstype, new+dir, fstype, unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, "mode=700")
 		}
 	}
 	if isDir("/lib/modules") {

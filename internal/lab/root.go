@@ -125,7 +125,10 @@ func Root(ctx context.Context, name string) (string, error) {
 	cmd := exec.CommandContext(ctx, "mmdebstrap", append(args, name, tmp)...)
 	var log bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &log, &log
-	cmd.ExtraFiles = []*os.File{lock} // so that it outlives us together with mmdebstrap
+	// mmdebstrap mounts the machine's /dev/shm and more in the root. Should it
+	// be killed, no mount may be left that a later removal could follow.
+	cmd.SysProcAttr = &unix.SysProcAttr{Unshareflags: unix.CLONE_NEWNS}
+	cmd.ExtraFiles = []*os.File{lock} // should we be killed, it holds the lock as long as it lives
 	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
 	cmd.WaitDelay = 10 * time.Second
 	if err := cmd.Run(); err != nil {

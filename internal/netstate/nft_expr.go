@@ -41,7 +41,7 @@ type NftPayload struct {
 
 // An NftMeta loads what the kernel knows of the packet into Dreg, or sets it from Sreg.
 type NftMeta struct {
-	Key  string `json:"key"` // see nftMetaKeys: "len", "protocol", "mark", "iifname", "l4proto", "nftrace", …
+	Key  string `json:"key"` // "len", "protocol", "priority", "mark", "iif", "oif", "iifname", "oifname", "iiftype", "oiftype", "skuid", "skgid", "nftrace", "rtclassid", "secmark", "nfproto", "l4proto", "ibrname", "obrname", "pkttype", "cpu", "iifgroup", "oifgroup", "cgroup", "prandom", "secpath", "iifkind", "oifkind", "ibrpvid", "ibrvproto", "time", "day", "hour", "sdif", "sdifname", "broute"
 	Dreg NftReg `json:"dreg,omitempty"`
 	Sreg NftReg `json:"sreg,omitempty"`
 }
@@ -49,7 +49,7 @@ type NftMeta struct {
 // An NftCt loads what connection tracking knows of the packet into Dreg, or sets it from Sreg. A load breaks
 // off the rule when the packet has no connection, except of the state.
 type NftCt struct {
-	Key  string `json:"key"`           // see nftCtKeys: "state", "mark", "status", "saddr", "proto-dst", …
+	Key  string `json:"key"`           // "state", "direction", "status", "mark", "secmark", "expiration", "helper", "l3proto", "saddr", "daddr", "protocol", "proto-src", "proto-dst", "label", "packets", "bytes", "avgpkt", "zone", "event", "ip saddr", "ip daddr", "ip6 saddr", "ip6 daddr", "id"
 	Dir  string `json:"dir,omitempty"` // "original" or "reply"
 	Dreg NftReg `json:"dreg,omitempty"`
 	Sreg NftReg `json:"sreg,omitempty"`
@@ -72,7 +72,7 @@ type NftRange struct {
 
 // An NftBitwise writes Sreg, changed, into Dreg.
 type NftBitwise struct {
-	Op    string `json:"op"` // "mask-xor": (Sreg & Mask) ^ Xor; "<<", ">>": by Shift, over Len bytes as 32-bit words in machine order, the first highest; "and", "or", "xor": with Sreg2
+	Op    string `json:"op"` // "mask-xor": (Sreg & Mask) ^ Xor; "<<", ">>": by Shift, over Len bytes as 32-bit words in machine order, the first highest; "and", "or", "xor": with Sreg2, or with Mask if that is NoReg
 	Sreg  NftReg `json:"sreg"`
 	Sreg2 NftReg `json:"sreg2,omitempty"`
 	Dreg  NftReg `json:"dreg"`

@@ -40,9 +40,9 @@ const (
 // then the rest. It keeps parts of the messages' memory.
 type Decoder struct {
 	Ruleset netstate.Ruleset
-	order   binary.ByteOrder
 	tables  map[tableKey]*table
-	last    *table // the table and chain of the last rule: rules come in runs
+	order   []*table // as in Ruleset.Tables
+	last    *table   // the table and chain of the last rule: rules come in runs
 	chain   int
 }
 
@@ -60,7 +60,7 @@ type table struct {
 
 // NewDecoder returns a decoder for messages of this machine, or of another one of its byte order.
 func NewDecoder() *Decoder {
-	d := &Decoder{order: binary.NativeEndian, tables: map[tableKey]*table{}}
+	d := &Decoder{tables: map[tableKey]*table{}}
 	d.Ruleset.BigEndian = binary.NativeEndian.Uint16([]byte{0, 1}) == 1
 	return d
 }
@@ -135,7 +135,9 @@ func (d *Decoder) addTable(family uint8, a *attrs) error {
 	a.leave(2, flags)
 	t.Comment = note(t.Userdata, 0)
 	t.Opaque = a.rest()
-	d.tables[key] = &table{key: key, at: len(d.Ruleset.Tables), chains: map[string]int{}, sets: map[string]int{}}
+	entry := &table{key: key, at: len(d.Ruleset.Tables), chains: map[string]int{}, sets: map[string]int{}}
+	d.tables[key] = entry
+	d.order = append(d.order, entry)
 	d.Ruleset.Tables = append(d.Ruleset.Tables, t)
 	return nil
 }

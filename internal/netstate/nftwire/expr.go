@@ -233,7 +233,7 @@ func (d *Decoder) bitwise(a *attrs) netstate.NftExpr {
 			a.bad = true
 			return e
 		}
-		e.Shift = d.order.Uint32(shift)
+		e.Shift = binary.NativeEndian.Uint32(shift)
 	default:
 		// One operand is a register; newer kernels also take it as data.
 		e.Sreg2, e.Mask = a.reg(8), a.value(7)

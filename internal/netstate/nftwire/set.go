@@ -111,28 +111,27 @@ func (d *Decoder) element(s *netstate.NftSet, b []byte) netstate.NftElement {
 	return e
 }
 
-// A SetID names a set for GetSetElem.
-type SetID struct {
-	Family uint8
-	Table  string
-	Set    string
+// A setID names a set for GetSetElem.
+type setID struct {
+	family     uint8
+	table, set string
 }
 
-// Sets returns the sets that were added so far.
-func (d *Decoder) Sets() []SetID {
-	var ids []SetID
-	for _, t := range d.tables {
-		for _, s := range d.Ruleset.Tables[t.at].Sets {
-			ids = append(ids, SetID{t.key.family, t.key.name, s.Name})
+// setIDs returns the sets that were added so far, in the kernel's order.
+func (d *Decoder) setIDs() []setID {
+	var ids []setID
+	for _, t := range d.order {
+		for i := range d.Ruleset.Tables[t.at].Sets {
+			ids = append(ids, setID{t.key.family, t.key.name, d.Ruleset.Tables[t.at].Sets[i].Name})
 		}
 	}
 	return ids
 }
 
-// Request returns the message that asks for one set's elements.
-func (id SetID) Request() netlink.Message {
-	data := []byte{id.Family, 0, 0, 0}
-	for n, name := range []string{id.Table, id.Set} {
+// request returns the message that asks for one set's elements.
+func (id setID) request() netlink.Message {
+	data := []byte{id.family, 0, 0, 0}
+	for n, name := range []string{id.table, id.set} {
 		data = binary.NativeEndian.AppendUint16(data, uint16(4+len(name)+1))
 		data = binary.NativeEndian.AppendUint16(data, uint16(n+1))
 		data = append(append(data, name...), 0)
@@ -140,11 +139,11 @@ func (id SetID) Request() netlink.Message {
 			data = append(data, 0)
 		}
 	}
-	return Request(GetSetElem, data)
+	return request(GetSetElem, data)
 }
 
-// Request returns the message that asks for all of a kind, of all families; data may name one thing instead.
-func Request(kind uint16, data []byte) netlink.Message {
+// request returns the message that asks for all of a kind, of all families; data may name one thing instead.
+func request(kind uint16, data []byte) netlink.Message {
 	if data == nil {
 		data = []byte{0, 0, 0, 0}
 	}

@@ -1,0 +1,596 @@
+package netstate
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// statement writes an expression that does something, or in brackets one that nobody knows.
+func (p *nftRuleText) statement(e NftExpr) {
+	if text, ok := p.words(e); ok {
+		p.say("%s", text)
+	} else {
+		p.generic(e)
+	}
+}
+
+// words returns nft's words for a statement, or false.
+func (p *nftRuleText) words(e NftExpr) (string, bool) {
+	switch e := e.(type) {
+	case *NftMeta:
+		key := nftMetaKeys[e.Key]
+		name := key.text
+		if name == "" {
+			name = "meta " + e.Key
+		}
+		return p.assign(e, name, key.kind, false, e.Sreg)
+	case *NftCt:
+		name := "ct " + e.Key
+		if e.Dir != "" {
+			name = "ct " + e.Dir + " " + e.Key
+		}
+		return p.assign(e, name, nftCtKeys[e.Key].kind, false, e.Sreg)
+	case *NftExthdr:
+		v := p.exthdr(e)
+		switch {
+		case v == nil:
+			return "", false
+		case e.Strip:
+			return "reset " + strings.TrimSuffix(v.text, " @"), true
+		}
+		return p.assign(e, v.text, v.kind, true, e.Sreg)
+	case *NftNotrack:
+		return "notrack", true
+	case *NftReject:
+		return p.reject(e), true
+	case *NftLog:
+		return logWords(e), true
+	case *NftQueue:
+		return p.queue(e)
+	case *NftNat:
+		return p.nat(e)
+	case *NftMasq:
+		return p.ports(e, "masquerade", e.PortMin, e.PortMax, e.Flags)
+	case *NftRedir:
+		return p.ports(e, "redirect", e.PortMin, e.PortMax, e.Flags)
+	case *NftTproxy:
+		return p.tproxy(e)
+	case *NftDynset:
+		return p.dynset(e)
+	case *NftObjref:
+		return p.objref(e)
+	case *NftFlowOffload:
+		return "flow add @" + e.Table, true
+	case *NftDup:
+		return p.dup(e)
+	case *NftFwd:
+		dev, ok := p.operandAt(e, e.Dev, nftIfindex)
+		if !ok || e.Addr == NoReg {
+			return "fwd to " + dev, ok
+		}
+		kind := nftIPv4
+		if e.Family == "ip6" {
+			kind = nftIPv6
+		}
+		addr, ok := p.operandAt(e, e.Addr, kind)
+		return "fwd " + e.Family + " to " + addr + " device " + dev, ok
+	case *NftMatch:
+		return fmt.Sprintf("xt match %q", e.Match), true
+	case *NftTarget:
+		return fmt.Sprintf("xt target %q", e.Target), true
+	}
+	return p.state(e)
+}
+
+// state returns nft's words for what stands in elements and objects as well.
+func (p *nftRuleText) state(e NftExpr) (string, bool) {
+	switch e := e.(type) {
+	case *NftCounter:
+		if !p.Counters {
+			return "counter", true
+		}
+		return fmt.Sprintf("counter packets %d bytes %d", e.Packets, e.Bytes), true
+	case *NftLimit:
+		return limitWords(e)
+	case *NftQuota:
+		number, unit := inUnits(e.Bytes)
+		text := fmt.Sprintf("quota %s%d %s", over(e.Over), number, unit)
+		if p.Counters && e.Used > 0 {
+			number, unit = inUnits(e.Used)
+			text += fmt.Sprintf(" used %d %s", number, unit)
+		}
+		return text, true
+	case *NftConnlimit:
+		return fmt.Sprintf("ct count %s%d", over(e.Over), e.Count), true
+	case *NftLast:
+		switch {
+		case !p.Counters:
+			return "last", true
+		case !e.Used:
+			return "last used never", true
+		}
+		return "last used " + nftDuration(e.Msecs), true
+	case *NftSynproxy:
+		text := "synproxy"
+		if e.Flags&1 != 0 {
+			text += fmt.Sprintf(" mss %d", e.MSS)
+		}
+		if e.Flags&2 != 0 {
+			text += fmt.Sprintf(" wscale %d", e.Wscale)
+		}
+		if e.Flags&8 != 0 {
+			text += " timestamp"
+		}
+		if e.Flags&4 != 0 {
+			text += " sack-perm"
+		}
+		return text, e.Flags&^15 == 0
+	}
+	return "", false
+}
+
+func over(is bool) string {
+	if is {
+		return "over "
+	}
+	return ""
+}
+
+// inUnits returns the largest unit in which the number is whole.
+func inUnits(bytes uint64) (uint64, string) {
+	units := []string{"bytes", "kbytes", "mbytes"}
+	for i, unit := range units {
+		if bytes == 0 || bytes%1024 != 0 || i == len(units)-1 {
+			return bytes, unit
+		}
+		bytes /= 1024
+	}
+	return bytes, units[0]
+}
+
+func limitWords(e *NftLimit) (string, bool) {
+	unit, ok := map[uint64]string{1: "second", 60: "minute", 3600: "hour", 86400: "day", 604800: "week"}[e.Unit]
+	if !ok {
+		return "", false
+	}
+	if e.Type == "packets" {
+		return fmt.Sprintf("limit rate %s%d/%s burst %d packets", over(e.Over), e.Rate, unit, e.Burst), true
+	}
+	number, size := inUnits(e.Rate)
+	text := fmt.Sprintf("limit rate %s%d %s/%s", over(e.Over), number, size, unit)
+	if e.Burst != 0 {
+		number, size = inUnits(uint64(e.Burst))
+		text += fmt.Sprintf(" burst %d %s", number, size)
+	}
+	return text, true
+}
+
+func logWords(e *NftLog) string {
+	text := "log"
+	if e.Prefix != "" {
+		text += ` prefix "` + e.Prefix + `"`
+	}
+	if e.Group != nil {
+		text += fmt.Sprintf(" group %d", *e.Group)
+	}
+	if e.Snaplen != 0 {
+		text += fmt.Sprintf(" snaplen %d", e.Snaplen)
+	}
+	if e.Threshold != 0 {
+		text += fmt.Sprintf(" queue-threshold %d", e.Threshold)
+	}
+	const warning = 4
+	if e.Level != nil && *e.Level != warning {
+		levels := []string{"emerg", "alert", "crit", "err", "warn", "notice", "info", "debug", "audit"}
+		if int(*e.Level) < len(levels) {
+			text += " level " + levels[*e.Level]
+		} else {
+			text += fmt.Sprintf(" level %d", *e.Level)
+		}
+	}
+	const all = 0x2f
+	if e.Flags&all == all {
+		return text + " flags all"
+	}
+	switch e.Flags & 3 {
+	case 1:
+		text += " flags tcp sequence"
+	case 2:
+		text += " flags tcp options"
+	case 3:
+		text += " flags tcp sequence,options"
+	}
+	for _, flag := range []struct {
+		bit  uint32
+		name string
+	}{{4, "ip options"}, {8, "skuid"}, {32, "ether"}} {
+		if e.Flags&flag.bit != 0 {
+			text += " flags " + flag.name
+		}
+	}
+	return text
+}
+
+func (p *nftRuleText) reject(e *NftReject) string {
+	code := []byte{e.Code}
+	switch e.Type {
+	case "tcp reset":
+		// The kernel rejects TCP alone so; nft writes what makes sure of it only if nothing else does.
+		return "reject with tcp reset"
+	case "icmpx":
+		const port = 1
+		if e.Code == port {
+			return "reject"
+		}
+		return "reject with icmpx " + p.constant(nftIcmpxCode, code, true)
+	}
+	kind, name, port := nftIcmpCode, "icmp", uint8(3)
+	if p.network == "ip6" {
+		kind, name, port = nftIcmp6Code, "icmpv6", 4
+	}
+	if mixed := p.table.Family != "ip" && p.table.Family != "ip6"; e.Code == port && !mixed {
+		return "reject"
+	}
+	// In a table of several families the words themselves say which.
+	if dep, ok := p.deps["network"]; ok && dep.network != "" && dep.field == "" {
+		p.out[dep.at] = ""
+		delete(p.deps, "network")
+	}
+	return "reject with " + name + " " + p.constant(kind, code, true)
+}
+
+func (p *nftRuleText) queue(e *NftQueue) (string, bool) {
+	text := "queue"
+	var flags []string
+	if e.Bypass {
+		flags = append(flags, "bypass")
+	}
+	if e.Fanout {
+		flags = append(flags, "fanout")
+	}
+	if flags != nil {
+		text += " flags " + strings.Join(flags, ",")
+	}
+	switch {
+	case e.Sreg != NoReg:
+		to, ok := p.operandAt(e, e.Sreg, nftHostInteger)
+		return text + " to " + to, ok
+	case e.Total > 1:
+		return fmt.Sprintf("%s to %d-%d", text, e.Num, e.Num+e.Total-1), true
+	}
+	return fmt.Sprintf("%s to %d", text, e.Num), true
+}
+
+// verdict writes a verdict; a chain without a name of its own stands in it.
+func (p *nftRuleText) verdict(v *NftVerdict) string {
+	switch v.Code {
+	case "jump", "goto":
+		if c := p.table.Chain(v.Chain); c != nil && c.Bound {
+			const deepest = 3 // the kernel has no loops, but a document may
+			if p.depth >= deepest {
+				return v.Code + " { … }"
+			}
+			rules := make([]string, len(c.Rules))
+			for i := range c.Rules {
+				rules[i] = p.rule(p.table, &c.Rules[i], p.depth+1)
+			}
+			return v.Code + " { " + strings.Join(rules, "; ") + " }"
+		}
+		return v.Code + " " + v.Chain
+	case "queue":
+		return fmt.Sprintf("queue to %d", v.Queue)
+	}
+	return v.Code
+}
+
+// operandAt writes what a register holds, a constant as of that kind.
+func (p *nftRuleText) operandAt(user NftExpr, reg NftReg, kind *nftType) (string, bool) {
+	v := p.take(reg, user)
+	if v == nil {
+		return "", false
+	}
+	if v.data == nil {
+		return p.left(v).text, true
+	}
+	if len(v.ops) > 0 {
+		return "", false
+	}
+	return p.constant(kind, v.data, v.network || !kind.host), true
+}
+
+// assign writes "NAME set VALUE".
+func (p *nftRuleText) assign(user NftExpr, name string, kind *nftType, network bool, reg NftReg) (string, bool) {
+	v := p.take(reg, user)
+	if v == nil || kind == nil {
+		return "", false
+	}
+	if v.data != nil && len(v.ops) == 0 {
+		text := p.constant(kind, v.data, network)
+		if kind.bits {
+			text = strings.ReplaceAll(text, " | ", ",")
+		}
+		return name + " set " + text, true
+	}
+	return name + " set " + p.left(v).text, true
+}
+
+// set writes a change of the packet itself.
+func (p *nftRuleText) set(e *NftPayload, name string, kind *nftType, network bool, reg NftReg, size uint32) {
+	v := p.take(reg, e)
+	if v == nil || v.size != size {
+		p.generic(e)
+		return
+	}
+	if v.data == nil {
+		l := p.left(v)
+		p.matched(&nftValue{load: e}, nftLeft{text: name}, name+" set "+l.text)
+		return
+	}
+	p.matched(&nftValue{load: e}, nftLeft{text: name}, name+" set "+p.constant(kind, v.data, network))
+}
+
+// addrKind returns the type of addresses of a nat family, and whether nft writes the family.
+func (p *nftRuleText) addrKind(family string) (*nftType, string) {
+	kind := nftIPv4
+	if family == "ip6" || family == "inet" && p.network == "ip6" {
+		kind = nftIPv6
+	}
+	if p.table.Family == "inet" && family != "inet" {
+		return kind, " " + family
+	}
+	return kind, ""
+}
+
+func (p *nftRuleText) nat(e *NftNat) (string, bool) {
+	text := e.Type
+	kind, family := p.addrKind(e.Family)
+	if e.AddrMin != NoReg || e.PortMin != NoReg {
+		text += family
+		if slices.Contains(e.Flags, "netmap") {
+			text += " prefix"
+		}
+		text += " to"
+	}
+	addr, bare, ok := p.bounds(e, e.AddrMin, e.AddrMax, kind, slices.Contains(e.Flags, "netmap"))
+	if !ok {
+		return "", false
+	}
+	// A map may give both the address and the port behind it.
+	portMin := e.PortMin
+	if v := p.regs[e.AddrMin]; e.AddrMin != NoReg && portMin > e.AddrMin && v != nil && uint32(portMin-e.AddrMin) < v.size {
+		portMin = NoReg
+	}
+	port, _, ok := p.bounds(e, portMin, e.PortMax, nftPort, false)
+	if !ok {
+		return "", false
+	}
+	if addr != "" {
+		if kind == nftIPv6 && port != "" && bare {
+			addr = "[" + strings.ReplaceAll(addr, "-", "]-[") + "]"
+		}
+		text += " " + addr
+	} else if port != "" {
+		text += " "
+	}
+	if port != "" {
+		text += ":" + port
+	}
+	return text + natFlags(e.Flags), true
+}
+
+// bounds writes one or two registers; bare says that they are constants.
+func (p *nftRuleText) bounds(user NftExpr, from, to NftReg, kind *nftType, prefix bool) (text string, bare, ok bool) {
+	if from == NoReg {
+		return "", false, true
+	}
+	v := p.regs[from]
+	if text, ok = p.operandAt(user, from, kind); !ok {
+		return "", false, false
+	}
+	bare = v.data != nil
+	if to == NoReg || to == from || to > from && uint32(to-from) < v.size {
+		return text, bare, true
+	}
+	end := p.regs[to]
+	second, ok := p.operandAt(user, to, kind)
+	if !ok {
+		return "", false, false
+	}
+	if bare && end.data != nil {
+		switch length, is := prefixOf(v.data, end.data); {
+		case string(v.data) == string(end.data) && !prefix:
+			return text, true, true
+		case is && prefix:
+			return fmt.Sprintf("%s/%d", text, length), true, true
+		}
+	}
+	return text + "-" + second, bare, true
+}
+
+func natFlags(flags []string) string {
+	var words []string
+	for _, word := range []string{"random", "fully-random", "persistent"} {
+		if slices.Contains(flags, word) {
+			words = append(words, word)
+		}
+	}
+	if words == nil {
+		return ""
+	}
+	return " " + strings.Join(words, ",")
+}
+
+func (p *nftRuleText) ports(user NftExpr, name string, from, to NftReg, flags []string) (string, bool) {
+	port, _, ok := p.bounds(user, from, to, nftPort, false)
+	if port != "" {
+		name += " to :" + port
+	}
+	return name + natFlags(flags), ok
+}
+
+func (p *nftRuleText) tproxy(e *NftTproxy) (string, bool) {
+	kind, family := p.addrKind(e.Family)
+	text := "tproxy" + family + " to"
+	addr, port, ok := "", "", true
+	if e.Addr != NoReg {
+		if addr, ok = p.operandAt(e, e.Addr, kind); !ok {
+			return "", false
+		}
+		if v := p.regs[e.Addr]; kind == nftIPv6 && v.data != nil {
+			addr = "[" + addr + "]"
+		}
+	}
+	if e.Port != NoReg {
+		if port, ok = p.operandAt(e, e.Port, nftPort); !ok {
+			return "", false
+		}
+		port = ":" + port
+	}
+	return text + " " + addr + port, true
+}
+
+func (p *nftRuleText) dup(e *NftDup) (string, bool) {
+	text, ok := "dup to ", true
+	if e.Addr != NoReg {
+		kind := nftIPv4
+		if p.table.Family == "ip6" {
+			kind = nftIPv6
+		}
+		addr, known := p.operandAt(e, e.Addr, kind)
+		text, ok = text+addr, known
+	}
+	if e.Dev != NoReg && ok {
+		dev, known := p.operandAt(e, e.Dev, nftIfindex)
+		if e.Addr != NoReg {
+			dev = " device " + dev
+		}
+		text, ok = text+dev, known
+	}
+	return text, ok
+}
+
+// dynset writes "add @SET { KEY … }".
+func (p *nftRuleText) dynset(e *NftDynset) (string, bool) {
+	s := p.table.Set(e.Set)
+	if s == nil || e.Invert {
+		return "", false
+	}
+	key := p.lefts(e.Key, s.KeyLen, e)
+	if key == nil {
+		// The key may be a constant.
+		return "", false
+	}
+	text := e.Op + " @" + e.Set + " { " + concatenated(key)
+	if e.Timeout != 0 {
+		text += " timeout " + nftDuration(e.Timeout)
+	}
+	quiet := *p
+	quiet.Counters = false
+	for _, expr := range e.Exprs {
+		words, ok := quiet.state(expr)
+		if !ok {
+			return "", false
+		}
+		text += " " + words
+	}
+	if e.Data != NoReg {
+		kind := nftHexInteger
+		if int(s.DataType) < len(nftTypes) && nftTypes[s.DataType] != nil {
+			kind = nftTypes[s.DataType]
+		}
+		data, ok := p.operandAt(e, e.Data, kind)
+		if !ok {
+			return "", false
+		}
+		text += " : " + data
+	}
+	return text + " }", true
+}
+
+// objref writes the call of an object.
+func (p *nftRuleText) objref(e *NftObjref) (string, bool) {
+	kind := e.Type
+	name := `"` + e.Object + `"`
+	if e.Set != "" {
+		s := p.table.Set(e.Set)
+		if s == nil {
+			return "", false
+		}
+		parts := p.lefts(e.Sreg, s.KeyLen, e)
+		if parts == nil {
+			return "", false
+		}
+		kind, name = s.ObjectType, concatenated(parts)+" map @"+e.Set
+		if s.Anonymous {
+			name = concatenated(parts) + " map { " + strings.Join(p.elements(s, parts), ", ") + " }"
+		}
+	}
+	switch kind {
+	case "ct helper", "ct timeout", "ct expectation":
+		return kind + " set " + name, true
+	case "secmark":
+		return "meta secmark set " + name, true
+	case "":
+		return "", false
+	}
+	return kind + " name " + name, true
+}
+
+// exthdr names a part of an extension header or option, or returns nil.
+func (p *nftRuleText) exthdr(e *NftExthdr) *nftValue {
+	v := &nftValue{kind: nftInteger, network: true, size: e.Len}
+	switch e.Op {
+	case "ipv6":
+		name, ok := map[uint8]string{0: "hbh", 43: "rt", 44: "frag", 60: "dst", 135: "mh"}[e.Type]
+		if !ok {
+			return nil
+		}
+		if e.Present {
+			v.text, v.kind, v.size = "exthdr "+name, nftBoolean, 1
+			return v
+		}
+		if e.Offset == 0 && e.Len == 1 {
+			v.text, v.kind = name+" nexthdr", nftProtocol
+			return v
+		}
+		if name == "frag" && e.Offset == 4 && e.Len == 4 {
+			v.text = "frag id"
+			return v
+		}
+	case "tcp":
+		option, ok := map[uint8]string{0: "eol", 1: "nop", 2: "maxseg", 3: "window", 4: "sack-perm", 5: "sack", 8: "timestamp", 30: "mptcp", 34: "fastopen", 19: "md5sig"}[e.Type]
+		switch {
+		case e.Strip && ok:
+			v.text = "tcp option " + option
+			return v
+		case e.Present && ok:
+			v.text, v.kind, v.size = "tcp option "+option, nftBoolean, 1
+			return v
+		case e.Present:
+			v.text, v.kind, v.size = fmt.Sprintf("tcp option %d", e.Type), nftBoolean, 1
+			return v
+		case e.Offset == 0 && e.Len == 1 && ok:
+			v.text = "tcp option " + option + " kind"
+			return v
+		case e.Offset == 1 && e.Len == 1 && ok:
+			v.text = "tcp option " + option + " length"
+			return v
+		case option == "maxseg" && e.Offset == 2 && e.Len == 2:
+			v.text = "tcp option maxseg size"
+			return v
+		case option == "window" && e.Offset == 2 && e.Len == 1:
+			v.text = "tcp option window count"
+			return v
+		}
+		v.text, v.kind = fmt.Sprintf("tcp option @%d,%d,%d", e.Type, e.Offset*8, e.Len*8), nftHexInteger
+		return v
+	case "ipv4":
+		name, ok := map[uint8]string{131: "lsrr", 7: "rr", 137: "ssrr", 148: "ra"}[e.Type]
+		if ok && e.Present {
+			v.text, v.kind, v.size = "ip option "+name, nftBoolean, 1
+			return v
+		}
+	}
+	return nil
+}

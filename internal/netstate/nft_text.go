@@ -1,0 +1,375 @@
+package netstate
+
+import (
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// An NftPrinter writes rules in nft's own words, as `nft list ruleset` does. What nft has no words for, or what
+// is not understood, is written as the expression itself, in brackets: [ NAME {…} ]. It never writes anything that
+// means something else.
+type NftPrinter struct {
+	BigEndian bool              // Ruleset's
+	Counters  bool              // with the numbers of counters, quotas and timeouts
+	Links     map[uint32]string // names of interface indexes, which rules with iif and oif hold
+}
+
+// NftPrinter returns a printer for the namespace's rules, without counters.
+func (n *Namespace) NftPrinter() NftPrinter {
+	p := NftPrinter{Links: map[uint32]string{}}
+	if n.Nft != nil {
+		p.BigEndian = n.Nft.BigEndian
+	}
+	for i := range n.Links {
+		p.Links[uint32(n.Links[i].Index)] = n.Links[i].Name
+	}
+	return p
+}
+
+// Object names a rule: "nft FAMILY TABLE CHAIN handle H: RULE".
+func (p NftPrinter) Object(t *NftTable, chain string, r *NftRule) string {
+	p.Counters = false
+	return fmt.Sprintf("nft %s %s %s handle %d: %s", t.Family, t.Name, chain, r.Handle, p.Rule(t, r))
+}
+
+// Rule writes one rule of the table on one line.
+func (p NftPrinter) Rule(t *NftTable, r *NftRule) string {
+	return p.rule(t, r, 0)
+}
+
+func (p NftPrinter) rule(t *NftTable, r *NftRule, depth int) string {
+	text := nftRuleText{NftPrinter: p, table: t, depth: depth, regs: map[NftReg]*nftValue{}, deps: map[string]nftDep{}}
+	switch t.Family {
+	case "ip", "ip6", "arp":
+		text.network = t.Family
+	case "bridge", "netdev":
+		text.link = "ether"
+	}
+	for i := 0; i < len(r.Exprs); {
+		i += text.step(r.Exprs[i:])
+	}
+	text.unused()
+	words := slices.DeleteFunc(text.out, func(word string) bool { return word == "" })
+	if r.Comment != "" {
+		words = append(words, `comment "`+r.Comment+`"`)
+	}
+	return strings.Join(words, " ")
+}
+
+// An nftRuleText is a rule while it is written: the registers hold what was loaded into them, not yet said.
+type nftRuleText struct {
+	NftPrinter
+	table                    *NftTable
+	depth                    int // how many chains stand around it
+	regs                     map[NftReg]*nftValue
+	out                      []string          // statements; "" was made redundant by a later one
+	link, network, transport string            // the header at each base as far as it is known
+	deps                     map[string]nftDep // what told the header at that base
+}
+
+// An nftDep is a statement that nft leaves out when a later one implies it.
+type nftDep struct {
+	at      int    // in out
+	field   string // header field that it compared; "" if it was meta
+	network string // "ip" or "ip6", if it told the network header
+}
+
+// An nftValue is what a register holds.
+type nftValue struct {
+	text    string // nft's words for it; "" for a load and for data
+	kind    *nftType
+	network bool // the bytes are in network order, whatever the kind
+	size    uint32
+	load    *NftPayload
+	proto   string   // "meta l4proto", …: the header at that base depends on it
+	ops     []nftOp  // what was done to it since
+	data    Hex      // a constant
+	from    NftExprs // what it was made of
+	said    bool     // it was used
+}
+
+// An nftOp is one operation of bitwise.
+type nftOp struct {
+	op        string // "mask-xor", "<<", ">>"
+	mask, xor Hex
+	shift     uint32
+}
+
+// step writes the first expression of a list, or several that belong together, and returns how many.
+func (p *nftRuleText) step(exprs NftExprs) int {
+	switch e := exprs[0].(type) {
+	case *NftPayload:
+		if e.Sreg != NoReg {
+			p.set(e, p.loadText(e), p.loadKind(e), true, e.Sreg, e.Len)
+		} else {
+			p.put(e.Dreg, &nftValue{load: e, size: e.Len, from: NftExprs{e}})
+		}
+	case *NftBitwise:
+		p.bitwise(e)
+	case *NftByteorder:
+		v := p.take(e.Sreg, e)
+		if v == nil || v.data != nil || !v.kindOf(p).host && e.Size == 0 {
+			p.generic(e)
+			break
+		}
+		turned := *v
+		turned.said, turned.network, turned.from = false, e.Op == "hton", append(slices.Clip(v.from), e)
+		p.put(e.Dreg, &turned)
+	case *NftCmp:
+		if len(exprs) > 1 {
+			if end, ok := exprs[1].(*NftCmp); ok && e.Sreg == end.Sreg && e.Op == ">=" && end.Op == "<=" && len(e.Data) == len(end.Data) {
+				p.compareRange(&NftRange{Op: "==", Sreg: e.Sreg, From: e.Data, To: end.Data}, e, end)
+				return 2
+			}
+		}
+		p.compare(e)
+	case *NftRange:
+		p.compareRange(e, e)
+	case *NftLookup:
+		p.lookup(e)
+	case *NftImmediate:
+		if e.Verdict != nil {
+			p.say(p.verdict(e.Verdict))
+		} else {
+			p.put(e.Dreg, &nftValue{data: e.Data, size: uint32(len(e.Data)), from: NftExprs{e}})
+		}
+	default:
+		if dreg, v := p.source(e); v != nil {
+			v.from = NftExprs{e}
+			p.put(dreg, v)
+		} else {
+			p.statement(e)
+		}
+	}
+	return 1
+}
+
+// put writes a value into a register. What it overwrites and nobody used is said, lest it be lost.
+func (p *nftRuleText) put(reg NftReg, v *nftValue) {
+	for at, old := range p.regs {
+		if at < reg+NftReg(max(4, v.size)) && reg < at+NftReg(max(4, old.size)) {
+			if !old.said {
+				p.generic(old.from...)
+			}
+			delete(p.regs, at)
+		}
+	}
+	p.regs[reg] = v
+}
+
+// take uses the value that starts in a register. If there is none, it writes the expression that wanted it in
+// brackets and returns nil.
+func (p *nftRuleText) take(reg NftReg, user NftExpr) *nftValue {
+	v := p.regs[reg]
+	if v != nil {
+		v.said = true
+	}
+	return v
+}
+
+// unused writes what was loaded and never used: a load can break off a rule.
+func (p *nftRuleText) unused() {
+	regs := make([]NftReg, 0, len(p.regs))
+	for reg := range p.regs {
+		regs = append(regs, reg)
+	}
+	slices.Sort(regs)
+	for _, reg := range regs {
+		if v := p.regs[reg]; !v.said {
+			p.generic(v.from...)
+		}
+	}
+}
+
+func (p *nftRuleText) say(format string, args ...any) {
+	if len(args) > 0 {
+		format = fmt.Sprintf(format, args...)
+	}
+	p.out = append(p.out, format)
+}
+
+// generic writes expressions as they are.
+func (p *nftRuleText) generic(exprs ...NftExpr) {
+	for _, e := range exprs {
+		body, _ := json.Marshal(e)
+		p.say("[ " + e.Name() + " " + string(body) + " ]")
+	}
+}
+
+// kindOf returns the type of a value.
+func (v *nftValue) kindOf(p *nftRuleText) *nftType {
+	switch {
+	case v.load != nil:
+		return p.loadKind(v.load)
+	case v.kind != nil:
+		return v.kind
+	}
+	return nftHexInteger
+}
+
+// loadText names what a load reads.
+func (p *nftRuleText) loadText(e *NftPayload) string {
+	if f := p.field(e.Base, e.Offset*8, e.Len*8); f != nil && f.length == e.Len*8 {
+		return f.name
+	}
+	return rawLoad(e.Base, e.Offset*8, e.Len*8)
+}
+
+func (p *nftRuleText) loadKind(e *NftPayload) *nftType {
+	if f := p.field(e.Base, e.Offset*8, e.Len*8); f != nil && f.length == e.Len*8 {
+		return f.kind
+	}
+	return nftHexInteger
+}
+
+// source returns the register and the value of an expression that loads something.
+func (p *nftRuleText) source(e NftExpr) (NftReg, *nftValue) {
+	switch e := e.(type) {
+	case *NftMeta:
+		if e.Dreg == NoReg {
+			return 0, nil
+		}
+		key := nftMetaKeys[e.Key]
+		v := &nftValue{text: key.text, kind: key.kind, size: key.size}
+		if v.text == "" {
+			v.text = "meta " + e.Key
+		}
+		switch e.Key {
+		case "nfproto", "protocol":
+			v.proto = "network"
+		case "l4proto":
+			v.proto = "transport"
+		case "iiftype", "oiftype":
+			v.proto = "link"
+		}
+		return e.Dreg, v
+	case *NftCt:
+		if e.Dreg == NoReg {
+			return 0, nil
+		}
+		key := nftCtKeys[e.Key]
+		v := &nftValue{text: "ct " + e.Key, kind: key.kind, size: key.size}
+		if e.Dir != "" {
+			v.text = "ct " + e.Dir + " " + e.Key
+		}
+		if e.Key == "saddr" || e.Key == "daddr" {
+			v.kind, v.size = nftIPv4, 4
+			if p.network == "ip6" {
+				v.kind, v.size = nftIPv6, 16
+			}
+		}
+		return e.Dreg, v
+	case *NftFib:
+		v := &nftValue{text: "fib " + strings.Join(e.Flags, " . ") + " " + e.Result, kind: nftIfindex, size: 4}
+		switch {
+		case e.Present:
+			v.text, v.kind, v.size = "fib "+strings.Join(e.Flags, " . ")+" check", nftBoolean, 1
+			if e.Result == "oif" {
+				v.text = "fib " + strings.Join(e.Flags, " . ") + " oif"
+			}
+		case e.Result == "oifname":
+			v.kind, v.size = nftIfname, 16
+		case e.Result == "type":
+			v.kind = nftAddrtype
+		}
+		return e.Dreg, v
+	case *NftRt:
+		v := map[string]nftValue{"classid": {text: "rt classid", kind: nftHostInteger, size: 4}, "nexthop4": {text: "rt ip nexthop", kind: nftIPv4, size: 4},
+			"nexthop6": {text: "rt ip6 nexthop", kind: nftIPv6, size: 16}, "tcpmss": {text: "rt mtu", kind: nftHostInteger, size: 2}, "ipsec": {text: "rt ipsec", kind: nftBoolean, size: 1}}[e.Key]
+		return e.Dreg, &v
+	case *NftSocket:
+		v := &nftValue{text: "socket " + e.Key, kind: nftInteger, size: 1}
+		switch e.Key {
+		case "mark":
+			v.kind, v.size = nftMark, 4
+		case "cgroupv2":
+			v.text, v.kind, v.size = fmt.Sprintf("socket cgroupv2 level %d", e.Level), nftHostInteger, 8
+		}
+		return e.Dreg, v
+	case *NftNumgen:
+		return e.Dreg, &nftValue{text: "numgen " + e.Type + p.modulo(e.Mod, nil, e.Offset), kind: nftHostInteger, size: 4}
+	case *NftHash:
+		text := e.Type
+		if e.Sreg != NoReg {
+			left := p.lefts(e.Sreg, e.Len, e)
+			if left == nil {
+				return 0, nil
+			}
+			text += " " + concatenated(left)
+		}
+		return e.Dreg, &nftValue{text: text + p.modulo(e.Mod, e.Seed, e.Offset), kind: nftHostInteger, size: 4}
+	case *NftOsf:
+		text := "osf " + []string{"", "ttl loose ", "ttl skip "}[min(e.TTL, 2)] + "name"
+		if e.Version {
+			text = strings.TrimSuffix(text, "name") + "version"
+		}
+		return e.Dreg, &nftValue{text: text, kind: nftString, size: 16}
+	case *NftTunnel:
+		if e.Mode != "" {
+			return 0, nil
+		}
+		v := &nftValue{text: "tunnel " + e.Key, kind: nftHostInteger, size: 4}
+		if e.Key == "path" {
+			v.kind, v.size = nftBoolean, 1
+		}
+		return e.Dreg, v
+	case *NftXfrm:
+		text := "ipsec " + e.Dir
+		if e.Num != 0 {
+			text += fmt.Sprintf(" spnum %d", e.Num)
+		}
+		v := map[string]nftValue{"daddr4": {text: " ip daddr", kind: nftIPv4, size: 4}, "saddr4": {text: " ip saddr", kind: nftIPv4, size: 4},
+			"daddr6": {text: " ip6 daddr", kind: nftIPv6, size: 16}, "saddr6": {text: " ip6 saddr", kind: nftIPv6, size: 16},
+			"reqid": {text: " reqid", kind: nftHostInteger, size: 4}, "spi": {text: " spi", kind: nftInteger, size: 4}}[e.Key]
+		v.text = text + v.text
+		return e.Dreg, &v
+	case *NftExthdr:
+		if e.Dreg == NoReg {
+			return 0, nil
+		}
+		return e.Dreg, p.exthdr(e)
+	}
+	return 0, nil
+}
+
+func (p *nftRuleText) modulo(mod uint32, seed *uint32, offset uint32) string {
+	text := fmt.Sprintf(" mod %d", mod)
+	if seed != nil {
+		text += fmt.Sprintf(" seed 0x%x", *seed)
+	}
+	if offset != 0 {
+		text += fmt.Sprintf(" offset %d", offset)
+	}
+	return text
+}
+
+// nftMetaKeys are the type of each key and, where it is not "meta KEY", what nft calls it.
+var nftMetaKeys = map[string]struct {
+	kind *nftType
+	size uint32
+	text string
+}{
+	"len": {nftHostInteger, 4, "meta length"}, "protocol": {nftEthertype, 2, ""}, "nfproto": {nftNfproto, 1, ""}, "l4proto": {nftProtocol, 1, ""},
+	"priority": {nftClassid, 4, ""}, "mark": {nftMark, 4, ""}, "iif": {nftIfindex, 4, "iif"}, "oif": {nftIfindex, 4, "oif"},
+	"iifname": {nftIfname, 16, "iifname"}, "oifname": {nftIfname, 16, "oifname"}, "iiftype": {nftArphrd, 2, ""}, "oiftype": {nftArphrd, 2, ""},
+	"skuid": {nftHostInteger, 4, ""}, "skgid": {nftHostInteger, 4, ""}, "nftrace": {nftInteger, 1, ""}, "rtclassid": {nftHostInteger, 4, ""},
+	"secmark": {nftHostInteger, 4, ""}, "ibrname": {nftIfname, 16, ""}, "obrname": {nftIfname, 16, ""}, "pkttype": {nftPkttype, 1, ""},
+	"cpu": {nftHostInteger, 4, ""}, "iifgroup": {nftDevgroup, 4, "iifgroup"}, "oifgroup": {nftDevgroup, 4, "oifgroup"}, "cgroup": {nftHostInteger, 4, ""},
+	"prandom": {nftInteger, 4, "meta random"}, "secpath": {nftBoolean, 1, "meta ipsec"}, "iifkind": {nftIfname, 16, ""}, "oifkind": {nftIfname, 16, ""},
+	"ibrpvid": {nftHostInteger, 2, ""}, "ibrvproto": {nftEthertype, 2, ""}, "time": {nftDate, 8, ""}, "day": {nftDay, 1, ""}, "hour": {nftHour, 4, ""},
+	"sdif": {nftIfindex, 4, ""}, "sdifname": {nftIfname, 16, ""}, "broute": {nftInteger, 1, ""},
+}
+
+// nftCtKeys are the type of each key.
+var nftCtKeys = map[string]struct {
+	kind *nftType
+	size uint32
+}{
+	"state": {nftCtState, 4}, "direction": {nftCtDir, 1}, "status": {nftCtStatus, 4}, "mark": {nftMark, 4}, "secmark": {nftHostInteger, 4},
+	"expiration": {nftTime, 4}, "helper": {nftString, 16}, "l3proto": {nftNfproto, 1}, "protocol": {nftProtocol, 1}, "proto-src": {nftPort, 2},
+	"proto-dst": {nftPort, 2}, "label": {nftCtLabel, 16}, "packets": {nftHostInteger, 8}, "bytes": {nftHostInteger, 8}, "avgpkt": {nftHostInteger, 8},
+	"zone": {nftHostInteger, 2}, "event": {nftCtEvent, 4}, "ip saddr": {nftIPv4, 4}, "ip daddr": {nftIPv4, 4}, "ip6 saddr": {nftIPv6, 16},
+	"ip6 daddr": {nftIPv6, 16}, "id": {nftInteger, 4},
+}

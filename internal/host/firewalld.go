@@ -1,4 +1,283 @@
 package host
 
-func (c *collection) readFirewalld() {}
-func (c *collection) readFiles()     {}
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/docker-netcheck/docker-netcheck/internal/netstate"
+	"github.com/godbus/dbus/v5"
+)
+
+// firewalld on D-Bus: the name is also the prefix of its interfaces.
+const (
+	firewalldName   = "org.fedoraproject.FirewallD1"
+	firewalldPath   = dbus.ObjectPath("/org/fedoraproject/FirewallD1")
+	firewalldConfig = dbus.ObjectPath("/org/fedoraproject/FirewallD1/config")
+	getProperties   = "org.freedesktop.DBus.Properties.GetAll"
+)
+
+// readFirewalld asks a running firewalld; it starts none. No bus, or nobody of that name on it, is
+// known absence.
+//
+// Each call takes firewalld about a millisecond, one after the other, so not all is asked for: of the
+// runtime it reads the zones that are active, the default zone and "docker", and the active policies.
+// The others hold no link and no source and touch no packet. The permanent configuration, whole, is read
+// from its files.
+func (c *collection) readFirewalld() {
+	key := netstate.Key{Part: netstate.Firewalld}
+	conn, err := dbus.ConnectSystemBus(dbus.WithContext(c.ctx))
+	if err != nil {
+		if !errors.Is(err, fs.ErrNotExist) {
+			c.missing(key, fmt.Errorf("system bus: %w", err))
+		}
+		return
+	}
+	defer conn.Close()
+	var running bool
+	bus := conn.BusObject()
+	if err := bus.CallWithContext(c.ctx, "org.freedesktop.DBus.NameHasOwner", 0, firewalldName).Store(&running); err != nil {
+		c.missing(key, fmt.Errorf("system bus: %w", err))
+		return
+	}
+	if !running {
+		return
+	}
+	f := &netstate.FirewalldState{}
+	r := firewalldReader{c.ctx, conn, f, nil}
+	r.read()
+	if err := c.m.readPermanent(f); err != nil {
+		r.errs = append(r.errs, err)
+	}
+	var pid uint32
+	if bus.CallWithContext(c.ctx, "org.freedesktop.DBus.GetConnectionUnixProcessID", 0, firewalldName).Store(&pid) == nil {
+		f.Started = fmt.Sprintf("%d@%s", pid, c.m.started(int(pid)))
+	}
+	c.s.Firewalld = f
+	c.missing(key, errors.Join(r.errs...))
+}
+
+// A firewalldReader fills in what firewalld says of its runtime state.
+type firewalldReader struct {
+	ctx  context.Context
+	conn *dbus.Conn
+	f    *netstate.FirewalldState
+	errs []error
+}
+
+// call sends a call, and does not wait for its answer. A firewalld that ends now is not started again.
+func (r *firewalldReader) call(path dbus.ObjectPath, method string, arguments ...any) *dbus.Call {
+	return r.conn.Object(firewalldName, path).GoWithContext(r.ctx, method, dbus.FlagNoAutoStart, make(chan *dbus.Call, 1), arguments...)
+}
+
+// store waits for an answer and says whether there is one. A method that this firewalld does not have,
+// or a zone that it does not know, is none.
+func (r *firewalldReader) store(call *dbus.Call, into any) bool {
+	<-call.Done
+	err := call.Store(into)
+	if err == nil {
+		return true
+	}
+	var answer dbus.Error
+	if errors.As(err, &answer) {
+		switch {
+		case answer.Name == "org.freedesktop.DBus.Error.UnknownMethod",
+			strings.HasPrefix(answer.Error(), "INVALID_ZONE"), strings.HasPrefix(answer.Error(), "INVALID_POLICY"):
+			return false
+		}
+	}
+	r.errs = append(r.errs, fmt.Errorf("firewalld: %s: %w", call.Method[strings.LastIndexByte(call.Method, '.')+1:], err))
+	return false
+}
+
+// members are the interfaces and sources of a zone, or the zones of a policy.
+type members map[string]map[string][]string
+
+// read sends all calls that need no other's answer, then those for the settings of what came out.
+func (r *firewalldReader) read() {
+	const direct = firewalldName + ".direct"
+	var (
+		properties   = r.call(firewalldPath, getProperties, firewalldName)
+		config       = r.call(firewalldConfig, getProperties, firewalldName+".config")
+		defaultZone  = r.call(firewalldPath, firewalldName+".getDefaultZone")
+		activeZones  = r.call(firewalldPath, firewalldName+".zone.getActiveZones")
+		policies     = r.call(firewalldPath, firewalldName+".policy.getActivePolicies")
+		panicMode    = r.call(firewalldPath, firewalldName+".queryPanicMode")
+		chains       = r.call(firewalldPath, direct+".getAllChains")
+		rules        = r.call(firewalldPath, direct+".getAllRules")
+		passthroughs = r.call(firewalldPath, direct+".getAllPassthroughs")
+	)
+	f := r.f
+	var general, options map[string]dbus.Variant
+	if r.store(properties, &general) {
+		f.Version, f.State = text(general["version"]), text(general["state"])
+	}
+	if r.store(config, &options) {
+		r.options(options)
+	}
+	r.store(defaultZone, &f.DefaultZone)
+	var zones members
+	r.store(activeZones, &zones)
+	names := slices.Sorted(maps.Keys(zones))
+	for _, name := range []string{f.DefaultZone, "docker"} {
+		if !slices.Contains(names, name) && name != "" {
+			names = append(names, name)
+		}
+	}
+	var zoneCalls, policyCalls []*dbus.Call
+	for _, name := range names {
+		zoneCalls = append(zoneCalls, r.call(firewalldPath, firewalldName+".zone.getZoneSettings2", name))
+	}
+	var active members
+	r.store(policies, &active)
+	policyNames := slices.Sorted(maps.Keys(active))
+	for _, name := range policyNames {
+		policyCalls = append(policyCalls, r.call(firewalldPath, firewalldName+".policy.getPolicySettings", name))
+	}
+	r.store(panicMode, &f.Panic)
+	r.direct(chains, rules, passthroughs)
+	for i, name := range names {
+		var settings map[string]dbus.Variant
+		if r.store(zoneCalls[i], &settings) {
+			zone := zoneSettings(name, settings)
+			zone.Interfaces, zone.Sources = zones[name]["interfaces"], zones[name]["sources"]
+			f.Zones = append(f.Zones, zone)
+		}
+	}
+	for i, name := range policyNames {
+		var settings map[string]dbus.Variant
+		if r.store(policyCalls[i], &settings) {
+			policy := policySettings(name, settings)
+			policy.Active = true
+			f.Policies = append(f.Policies, policy)
+		}
+	}
+}
+
+// options keeps firewalld.conf as firewalld understands it. StrictForwardPorts came with 2.3.
+func (r *firewalldReader) options(options map[string]dbus.Variant) {
+	f := r.f
+	f.Options = map[string]string{}
+	for name, value := range options {
+		switch v := text(value); name {
+		case "FirewallBackend":
+			f.Backend = v
+		case "IPv6_rpfilter":
+			f.RPFilter = v
+		case "LogDenied":
+			f.LogDenied = v
+		case "StrictForwardPorts":
+			strict := v == "yes"
+			f.StrictForwardPorts = &strict
+		default:
+			f.Options[name] = v
+		}
+	}
+}
+
+// direct keeps the rules, chains and tracked passthroughs of the direct interface.
+func (r *firewalldReader) direct(chains, rules, passthroughs *dbus.Call) {
+	var chain []struct{ IPV, Table, Chain string }
+	r.store(chains, &chain)
+	for _, c := range chain {
+		r.f.DirectChains = append(r.f.DirectChains, c.IPV+" "+c.Table+" "+c.Chain)
+	}
+	var rule []struct {
+		IPV, Table, Chain string
+		Priority          int32
+		Arguments         []string
+	}
+	r.store(rules, &rule)
+	for _, d := range rule {
+		r.f.DirectRules = append(r.f.DirectRules,
+			fmt.Sprintf("%s %s %s %d %s", d.IPV, d.Table, d.Chain, d.Priority, strings.Join(d.Arguments, " ")))
+	}
+	var passthrough []struct {
+		IPV       string
+		Arguments []string
+	}
+	r.store(passthroughs, &passthrough)
+	for _, p := range passthrough {
+		r.f.DirectPassthroughs = append(r.f.DirectPassthroughs, p.IPV+" "+strings.Join(p.Arguments, " "))
+	}
+}
+
+// zoneSettings reads what getZoneSettings2 answers; settings that are empty may be left out of it.
+func zoneSettings(name string, settings map[string]dbus.Variant) netstate.Zone {
+	zone := netstate.Zone{
+		Name:      name,
+		Target:    text(settings["target"]),
+		Services:  texts(settings["services"]),
+		RichRules: texts(settings["rules_str"]),
+	}
+	zone.Forward, _ = settings["forward"].Value().(bool)
+	zone.Masquerade, _ = settings["masquerade"].Value().(bool)
+	for _, port := range tuples(settings["ports"]) {
+		zone.Ports = append(zone.Ports, strings.Join(port, "/"))
+	}
+	for _, p := range tuples(settings["forward_ports"]) {
+		if len(p) == 4 {
+			zone.ForwardPorts = append(zone.ForwardPorts, forwardPort(p[0], p[1], p[2], p[3]))
+		}
+	}
+	return zone
+}
+
+// forwardPort writes a forwarded port as firewall-cmd(1) does.
+func forwardPort(port, proto, toPort, toAddr string) string {
+	return "port=" + port + ":proto=" + proto + ":toport=" + toPort + ":toaddr=" + toAddr
+}
+
+// policySettings reads what getPolicySettings answers.
+func policySettings(name string, settings map[string]dbus.Variant) netstate.Policy {
+	policy := netstate.Policy{
+		Name:         name,
+		Target:       text(settings["target"]),
+		IngressZones: texts(settings["ingress_zones"]),
+		EgressZones:  texts(settings["egress_zones"]),
+		RichRules:    texts(settings["rich_rules"]),
+	}
+	if policy.Target == "" {
+		policy.Target = "CONTINUE"
+	}
+	policy.Masquerade, _ = settings["masquerade"].Value().(bool)
+	priority, _ := settings["priority"].Value().(int32)
+	policy.Priority = int(priority)
+	return policy
+}
+
+// text returns a variant as text; an absent one is "".
+func text(v dbus.Variant) string {
+	switch value := v.Value().(type) {
+	case nil:
+		return ""
+	case string:
+		return value
+	default:
+		return fmt.Sprint(value)
+	}
+}
+
+func texts(v dbus.Variant) []string {
+	list, _ := v.Value().([]string)
+	return list
+}
+
+// tuples returns an array of structures of strings.
+func tuples(v dbus.Variant) [][]string {
+	list, _ := v.Value().([][]any)
+	var all [][]string
+	for _, tuple := range list {
+		var fields []string
+		for _, field := range tuple {
+			s, _ := field.(string)
+			fields = append(fields, s)
+		}
+		all = append(all, fields)
+	}
+	return all
+}

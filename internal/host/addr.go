@@ -74,7 +74,7 @@ func readAddrs(c *netlink.Conn, names linkNames) ([]netstate.Addr, error) {
 func parseAddr(data []byte, names linkNames) (a netstate.Addr, ok bool, err error) {
 	var local, address []byte
 	var flags *uint32
-	err = attributes(data, unix.SizeofIfAddrmsg, func(ad *netlink.AttributeDecoder) {
+	err = eachAttribute(data, unix.SizeofIfAddrmsg, func(ad *netlink.AttributeDecoder) {
 		switch ad.Type() {
 		case unix.IFA_ADDRESS:
 			address = ad.Bytes()
@@ -160,7 +160,7 @@ func readNeighs(c *netlink.Conn, names linkNames) ([]netstate.Neigh, error) {
 
 // parseNeigh decodes one RTM_NEWNEIGH; it is not ok if the entry is of no concern.
 func parseNeigh(data []byte, names linkNames) (n netstate.Neigh, ok bool, err error) {
-	err = attributes(data, sizeofNdMsg, func(ad *netlink.AttributeDecoder) {
+	err = eachAttribute(data, sizeofNdMsg, func(ad *netlink.AttributeDecoder) {
 		switch ad.Type() {
 		case ndaDst:
 			n.Addr = addr(ad.Bytes())

@@ -136,7 +136,7 @@ func nftHasIptables(c *netlink.Conn) (map[netstate.Family]bool, error) {
 	}
 	found := map[netstate.Family]bool{}
 	for _, answer := range answers {
-		err := attributes(answer.Data, sizeofNfGenMsg, func(ad *netlink.AttributeDecoder) {
+		err := eachAttribute(answer.Data, sizeofNfGenMsg, func(ad *netlink.AttributeDecoder) {
 			if ad.Type() == nftaTableName && iptablesNames[ad.String()] {
 				found[familyName(answer.Data[0])] = true // NFPROTO_IPV4 and _IPV6 are AF_INET and AF_INET6
 			}

@@ -59,7 +59,7 @@ func readLinks(c *netlink.Conn) ([]netstate.Link, map[string]string, error) {
 func parseLink(data []byte, sysctls map[string]string) (netstate.Link, error) {
 	var link netstate.Link
 	var info, spec []byte
-	err := attributes(data, unix.SizeofIfInfomsg, func(ad *netlink.AttributeDecoder) {
+	err := eachAttribute(data, unix.SizeofIfInfomsg, func(ad *netlink.AttributeDecoder) {
 		switch ad.Type() {
 		case unix.IFLA_IFNAME:
 			link.Name = ad.String()
@@ -118,7 +118,7 @@ func hardwareAddr(b []byte) string {
 func parseLinkInfo(info []byte, link *netstate.Link) error {
 	var own, slave []byte
 	var slaveKind string
-	err := attributes(info, 0, func(ad *netlink.AttributeDecoder) {
+	err := eachAttribute(info, 0, func(ad *netlink.AttributeDecoder) {
 		switch ad.Type() {
 		case unix.IFLA_INFO_KIND:
 			link.Kind = ad.String()
@@ -144,19 +144,19 @@ func parseLinkInfo(info []byte, link *netstate.Link) error {
 		link.Bridge = &netstate.Bridge{}
 		return parseBridge(own, link.Bridge)
 	case "vlan":
-		return attributes(own, 0, func(ad *netlink.AttributeDecoder) {
+		return eachAttribute(own, 0, func(ad *netlink.AttributeDecoder) {
 			if ad.Type() == unix.IFLA_VLAN_ID {
 				link.VLAN = int(ad.Uint16())
 			}
 		})
 	case "vrf":
-		return attributes(own, 0, func(ad *netlink.AttributeDecoder) {
+		return eachAttribute(own, 0, func(ad *netlink.AttributeDecoder) {
 			if ad.Type() == unix.IFLA_VRF_TABLE {
 				link.Table = ad.Uint32()
 			}
 		})
 	case "macvlan", "macvtap":
-		return attributes(own, 0, func(ad *netlink.AttributeDecoder) {
+		return eachAttribute(own, 0, func(ad *netlink.AttributeDecoder) {
 			if ad.Type() == unix.IFLA_MACVLAN_MODE {
 				mode := ad.Uint32()
 				if link.Mode = macvlanModes[mode]; link.Mode == "" {
@@ -165,7 +165,7 @@ func parseLinkInfo(info []byte, link *netstate.Link) error {
 			}
 		})
 	case "ipvlan", "ipvtap":
-		return attributes(own, 0, func(ad *netlink.AttributeDecoder) {
+		return eachAttribute(own, 0, func(ad *netlink.AttributeDecoder) {
 			if ad.Type() == unix.IFLA_IPVLAN_MODE {
 				link.Mode = nameOf(ipvlanModes, ad.Uint16())
 			}
@@ -175,7 +175,7 @@ func parseLinkInfo(info []byte, link *netstate.Link) error {
 }
 
 func parseBridge(data []byte, bridge *netstate.Bridge) error {
-	return attributes(data, 0, func(ad *netlink.AttributeDecoder) {
+	return eachAttribute(data, 0, func(ad *netlink.AttributeDecoder) {
 		switch ad.Type() {
 		case unix.IFLA_BR_STP_STATE:
 			bridge.STP = ad.Uint32() != 0
@@ -194,7 +194,7 @@ func parseBridge(data []byte, bridge *netstate.Bridge) error {
 }
 
 func parseBridgePort(data []byte, port *netstate.BridgePort) error {
-	return attributes(data, 0, func(ad *netlink.AttributeDecoder) {
+	return eachAttribute(data, 0, func(ad *netlink.AttributeDecoder) {
 		switch ad.Type() {
 		case unix.IFLA_BRPORT_STATE:
 			port.State = nameOf(bridgePortStates, ad.Uint8())
@@ -255,7 +255,7 @@ func parseLinkSysctls(spec []byte, link string, sysctls map[string]string) error
 			return nil
 		})
 	}
-	return attributes(spec, 0, func(ad *netlink.AttributeDecoder) {
+	return eachAttribute(spec, 0, func(ad *netlink.AttributeDecoder) {
 		switch ad.Type() {
 		case unix.AF_INET:
 			keep(ad, unix.IFLA_INET_CONF, "net.ipv4.conf.", ipv4Conf, 1)

@@ -69,7 +69,7 @@ func parseRoute(data []byte, names linkNames) (r netstate.Route, cached bool, er
 	var hop netstate.RouteHop
 	var single bool
 	var multipath []byte
-	err = attributes(data, unix.SizeofRtMsg, func(ad *netlink.AttributeDecoder) {
+	err = eachAttribute(data, unix.SizeofRtMsg, func(ad *netlink.AttributeDecoder) {
 		switch ad.Type() {
 		case unix.RTA_DST:
 			dst = addr(ad.Bytes())
@@ -141,7 +141,7 @@ func parseHops(data []byte, names linkNames) ([]netstate.RouteHop, error) {
 			Weight: int(data[3]) + 1,
 			Flags:  flagNames(uint32(data[2]), hopFlags),
 		}
-		err := attributes(data[:size], unix.SizeofRtNexthop, func(ad *netlink.AttributeDecoder) {
+		err := eachAttribute(data[:size], unix.SizeofRtNexthop, func(ad *netlink.AttributeDecoder) {
 			switch ad.Type() {
 			case unix.RTA_GATEWAY:
 				hop.Gateway = addr(ad.Bytes())

@@ -45,9 +45,9 @@ func dialRoute(n netns) (*netlink.Conn, error) {
 	return c, nil
 }
 
-// attributes calls each for every attribute of a message behind its fixed header of the given size.
+// eachAttribute calls each for every attribute of a message behind its fixed header of the given size.
 // It reports a message that is cut, and an attribute whose length is not its type's.
-func attributes(data []byte, header int, each func(*netlink.AttributeDecoder)) error {
+func eachAttribute(data []byte, header int, each func(*netlink.AttributeDecoder)) error {
 	if len(data) < header {
 		return errors.New("netlink message is cut")
 	}

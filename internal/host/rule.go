@@ -78,7 +78,7 @@ func readRules(c *netlink.Conn) ([]netstate.Rule, error) {
 func parseRule(data []byte) (netstate.Rule, error) {
 	var rule netstate.Rule
 	var dst, src netip.Addr
-	err := attributes(data, unix.SizeofRtMsg, func(ad *netlink.AttributeDecoder) {
+	err := eachAttribute(data, unix.SizeofRtMsg, func(ad *netlink.AttributeDecoder) {
 		switch ad.Type() {
 		case fraDst:
 			dst = addr(ad.Bytes())
@@ -213,7 +213,7 @@ func readNexthops(c *netlink.Conn, names linkNames) ([]netstate.Nexthop, error) 
 // parseNexthop decodes one RTM_NEWNEXTHOP.
 func parseNexthop(data []byte, names linkNames) (netstate.Nexthop, error) {
 	var n netstate.Nexthop
-	err := attributes(data, sizeofNhMsg, func(ad *netlink.AttributeDecoder) {
+	err := eachAttribute(data, sizeofNhMsg, func(ad *netlink.AttributeDecoder) {
 		switch ad.Type() {
 		case nhaID:
 			n.ID = ad.Uint32()
@@ -252,7 +252,7 @@ func readNSID(c *netlink.Conn, other netns) (*int, error) {
 	}
 	for _, answer := range answers {
 		var id *int
-		err := attributes(answer.Data, 4, func(ad *netlink.AttributeDecoder) {
+		err := eachAttribute(answer.Data, 4, func(ad *netlink.AttributeDecoder) {
 			if ad.Type() == netnsaNSID {
 				if n := int(ad.Int32()); n >= 0 {
 					id = &n

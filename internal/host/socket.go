@@ -80,7 +80,7 @@ func readSockets(n netns, names func() linkNames) ([]netstate.Socket, error) {
 // parseSocket decodes one struct inet_diag_msg.
 func parseSocket(data []byte, proto string, names func() linkNames) (netstate.Socket, error) {
 	s := netstate.Socket{Proto: proto}
-	err := attributes(data, sizeofInetDiagMsg, func(ad *netlink.AttributeDecoder) {
+	err := eachAttribute(data, sizeofInetDiagMsg, func(ad *netlink.AttributeDecoder) {
 		switch ad.Type() {
 		case inetDiagSKV6Only:
 			only := ad.Uint8() != 0

@@ -21,6 +21,7 @@ func Stores() remediate.Stores {
 	var m machine
 	return remediate.Stores{
 		"sysctl": sysctlStore{m},
+		"file":   fileStore{m},
 	}
 }
 

@@ -6,14 +6,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"net"
 	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -224,50 +222,4 @@ func (h *Host) startBus(ctx context.Context) error {
 		return conn.Close()
 	}
 	return h.startDaemon(ctx, listening, "dbus-daemon", "--system", "--nofork", "--nopidfile")
-}
-
-// cgroupPrefix begins the names of the hosts' cgroups; the PID of the process
-// that owns the host and a number follow.
-const cgroupPrefix = "netcheck-lab-"
-
-// sweepCgroups removes what hosts of processes that are gone left. Theirs are
-// empty: the kernel has ended all that was in them.
-func sweepCgroups() {
-	for _, dir := range cgroupDirs(cgroupPrefix + "*") {
-		name := filepath.Base(dir)
-		owner, _, _ := strings.Cut(strings.TrimPrefix(name, cgroupPrefix), "-")
-		pid, err := strconv.Atoi(owner)
-		if err == nil && errors.Is(unix.Kill(pid, 0), unix.ESRCH) {
-			removeCgroup(name)
-		}
-	}
-}
-
-// cgroupDirs are the directories of a cgroup: one, or one a hierarchy of
-// version 1.
-func cgroupDirs(pattern string) []string {
-	v2, _ := filepath.Glob("/sys/fs/cgroup/" + pattern)
-	v1, _ := filepath.Glob("/sys/fs/cgroup/*/" + pattern)
-	return append(v2, v1...)
-}
-
-// removeCgroup removes a cgroup and those below it.
-func removeCgroup(name string) error {
-	var errs []error
-	for _, top := range cgroupDirs(name) {
-		var dirs []string
-		filepath.WalkDir(top, func(dir string, e fs.DirEntry, err error) error {
-			if err == nil && e.IsDir() {
-				dirs = append(dirs, dir)
-			}
-			return nil
-		})
-		slices.Reverse(dirs)
-		for _, dir := range dirs {
-			if err := unix.Rmdir(dir); err != nil && !errors.Is(err, unix.ENOENT) {
-				errs = append(errs, fmt.Errorf("remove cgroup %s: %w", dir, err))
-			}
-		}
-	}
-	return errors.Join(errs...)
 }

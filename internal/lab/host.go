@@ -186,46 +186,46 @@ func (h *Host) mount(root string) error {
 	if err != nil {
 		return err
 	}
-	new, upper, work, docker := base+"/root", base+"/upper", base+"/work", base+"/docker"
-	for _, dir := range []string{new, upper, work, docker} {
+	top, upper, scratch, docker := base+"/root", base+"/upper", base+"/scratch", base+"/docker"
+	for _, dir := range []string{top, upper, scratch, docker} {
 		if err := os.Mkdir(dir, 0o755); err != nil {
 			return err
 		}
 	}
 	escape := strings.NewReplacer(`\`, `\\`, ":", `\:`, ",", `\,`)
-	mount("lab", new, "overlay", 0, "lowerdir="+escape.Replace(root)+",upperdir="+escape.Replace(upper)+",workdir="+escape.Replace(work))
+	mount("lab", top, "overlay", 0, "lowerdir="+escape.Replace(root)+",upperdir="+escape.Replace(upper)+",workdir="+escape.Replace(scratch))
 	if err != nil {
 		return err
 	}
-	if err := h.configure(new); err != nil {
+	if err := h.configure(top); err != nil {
 		return err
 	}
 	// Docker makes overlays in its directory, which an overlay would not allow.
-	mount(docker, new+"/var/lib/docker", "", unix.MS_BIND, "")
-	mount("/dev", new+"/dev", "", unix.MS_BIND|unix.MS_REC, "")
-	mount("shm", new+"/dev/shm", "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, "")
-	mount("run", new+"/run", "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, "mode=755")
-	mount("tmp", new+"/tmp", "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, "mode=1777")
+	mount(docker, top+"/var/lib/docker", "", unix.MS_BIND, "")
+	mount("/dev", top+"/dev", "", unix.MS_BIND|unix.MS_REC, "")
+	mount("shm", top+"/dev/shm", "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, "")
+	mount("run", top+"/run", "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, "mode=755")
+	mount("tmp", top+"/tmp", "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, "mode=1777")
 	// A sysfs shows the links of the namespace that it was mounted in. Without
 	// the machine's /sys/kernel/security there is no AppArmor for dockerd,
 	// whose profiles are not per namespace.
-	mount("sysfs", new+"/sys", "sysfs", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, "")
-	mount("/sys/fs/cgroup", new+"/sys/fs/cgroup", "", unix.MS_BIND|unix.MS_REC, "")
+	mount("sysfs", top+"/sys", "sysfs", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, "")
+	mount("/sys/fs/cgroup", top+"/sys/fs/cgroup", "", unix.MS_BIND|unix.MS_REC, "")
 	for fstype, dir := range map[string]string{"bpf": "/sys/fs/bpf", "tracefs": "/sys/kernel/tracing"} {
 		if isDir(dir) { // the kernel has it
-			mount(fstype, new+dir, fstype, unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, "mode=700")
+			mount(fstype, top+dir, fstype, unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, "mode=700")
 		}
 	}
 	if isDir("/lib/modules") {
-		mount("/lib/modules", new+"/lib/modules", "", unix.MS_BIND|unix.MS_REC, "")
+		mount("/lib/modules", top+"/lib/modules", "", unix.MS_BIND|unix.MS_REC, "")
 	}
 	if h.options.Dockerd != "" {
-		mount(filepath.Dir(h.options.Dockerd), new+engineDir, "", unix.MS_BIND, "")
+		mount(filepath.Dir(h.options.Dockerd), top+engineDir, "", unix.MS_BIND, "")
 	}
 	if err != nil {
 		return err
 	}
-	if err := os.Chdir(new); err != nil {
+	if err := os.Chdir(top); err != nil {
 		return err
 	}
 	if err := unix.PivotRoot(".", "."); err != nil {

@@ -21,8 +21,8 @@
 // are removed by the next Start.
 //
 // The lab needs root. It does not hide the machine's kernel: what is not kept
-// per namespace (nf_conntrack_max, modules, kernel.*) is the machine's, and
-// must not be written.
+// per namespace (/dev, nf_conntrack_max, modules, kernel.*) is the machine's,
+// and must not be written.
 package lab
 
 import (

@@ -131,7 +131,11 @@ func Root(ctx context.Context, name string) (string, error) {
 	cmd.ExtraFiles = []*os.File{lock} // should we be killed, it holds the lock as long as it lives
 	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
 	cmd.WaitDelay = 10 * time.Second
-	if err := cmd.Run(); err != nil {
+	err = cmd.Run()
+	if ctx.Err() != nil {
+		return "", fmt.Errorf("mmdebstrap %s: %w", name, context.Cause(ctx))
+	}
+	if err != nil {
 		return "", fmt.Errorf("mmdebstrap %s: %w\n%s", name, err, lastLines(log.String(), 20))
 	}
 	return root, os.Rename(tmp, root)

@@ -145,8 +145,10 @@ func execute(ctx context.Context, c config, args []string) error {
 	if len(args) == 0 {
 		args = []string{"bash"}
 	}
-	signal.Ignore(os.Interrupt) // it is the command's
-	cmd := h.Command(context.Background(), args[0], args[1:]...)
+	// Ctrl-C is the command's, which has it from the terminal.
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
+	defer stop()
+	cmd := h.Command(ctx, args[0], args[1:]...)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
 	err = cmd.Run()
 	var exit *exec.ExitError

@@ -21,7 +21,7 @@ import (
 //
 // A file is replaced whole: readers see the old one or the new one, also after a power cut. Mode, owner
 // and extended attributes (an SELinux label, an ACL) stay; a new file is root's, mode 0644, with what its
-// directory gives it. A link is followed. A file with two names, or a directory that is missing, is an
+// directory gives it. A link is followed, and what it names is made if it is not there. A file with two names, or a directory that is missing, is an
 // error.
 type fileStore struct{ m machine }
 
@@ -37,24 +37,35 @@ type attributes struct {
 	Xattr map[string]string `json:"xattr,omitempty"` // name → base64
 }
 
-// path returns where the file is, links resolved.
+// path returns where the file is, links resolved. The file itself need not be there. Links are followed
+// as the machine would follow them, never out of its root.
 func (s fileStore) path(name string) (string, error) {
 	if !strings.HasPrefix(name, "/etc/") || filepath.Clean(name) != name || strings.ContainsRune(name, 0) {
 		return "", errors.New("is no clean path below /etc")
 	}
-	path := s.m.path(name)
-	resolved, err := filepath.EvalSymlinks(path)
-	if !errors.Is(err, fs.ErrNotExist) {
-		return resolved, err
+	at := "/"
+	left := strings.Split(name[1:], "/")
+	for links := 0; len(left) > 0; {
+		next := filepath.Join(at, left[0])
+		left = left[1:]
+		target, err := os.Readlink(s.m.path(next))
+		switch {
+		case err == nil:
+			if links++; links > 40 {
+				return "", errors.New("is a link to itself")
+			}
+			if filepath.IsAbs(target) {
+				at = "/"
+			}
+			left = append(strings.Split(target, "/"), left...)
+			continue
+		case errors.Is(err, unix.EINVAL): // no link
+		case !errors.Is(err, fs.ErrNotExist) || len(left) > 0:
+			return "", err
+		}
+		at = next
 	}
-	if info, err := os.Lstat(path); err == nil && info.Mode()&fs.ModeSymlink != 0 {
-		return "", errors.New("is a link to nothing")
-	}
-	directory, err := filepath.EvalSymlinks(filepath.Dir(path))
-	if err != nil {
-		return "", err
-	}
-	return filepath.Join(directory, filepath.Base(path)), nil
+	return s.m.path(at), nil
 }
 
 // get returns the content of a file and what else it has; nil if there is no such file.

@@ -121,6 +121,12 @@ func TestFileRefuses(t *testing.T) {
 	if err := os.Symlink("nothing", m.path("etc/dangling")); err != nil {
 		t.Fatal(err)
 	}
+	if err := os.Symlink("/etc/loop", m.path("etc/loop")); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink("../../../../../../../..", m.path("etc/out")); err != nil {
+		t.Fatal(err)
+	}
 	if err := unix.Mkfifo(m.path("etc/pipe"), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -129,7 +135,9 @@ func TestFileRefuses(t *testing.T) {
 		{"/etc/../etc/passwd", "file /etc/../etc/passwd: is no clean path below /etc"},
 		{"/root/x", "file /root/x: is no clean path below /etc"},
 		{"/etc/twin", "file /etc/twin: has a second name (hard link), which would keep the old content"},
-		{"/etc/dangling", "file /etc/dangling: is a link to nothing"},
+		{"/etc/dangling", `file /etc/dangling: changed since it was read: expected "old", found nothing`},
+		{"/etc/loop", "file /etc/loop: is a link to itself"},
+		{"/etc/out/etc/sysctl.conf", `file /etc/out/etc/sysctl.conf: changed since it was read: expected "old", found "net.ipv4.ip_forward = 0\n"`},
 		{"/etc/pipe", "file /etc/pipe: is no regular file"},
 		{"/etc/none/x", "no such file or directory"},
 		{"/etc/sysctl.conf", `file /etc/sysctl.conf: changed since it was read: expected "old", found "net.ipv4.ip_forward = 0\n"`},

@@ -17,18 +17,22 @@ import (
 //
 // A name may end in " in container NAME". The thing is then in that container's namespace, which the
 // step's guards "pid" and "netns" name: the name is for people, the guards find it.
-func Stores() remediate.Stores {
-	var m machine
+func Stores() remediate.Stores { return machine{}.stores() }
+
+func (m machine) stores() remediate.Stores {
 	return remediate.Stores{
-		"sysctl": sysctlStore{m},
-		"file":   fileStore{m},
+		"sysctl":                   sysctlStore{m},
+		"file":                     fileStore{m},
+		"firewalld-zone":           zoneStore{m, false},
+		"firewalld-zone-permanent": zoneStore{m, true},
 	}
 }
 
 // Facts answers the guards that this machine knows: boot, netns, pid and "ifindex LINK". Further guards
 // are handed to next; nil knows none.
-func Facts(next remediate.Facts) remediate.Facts {
-	var m machine
+func Facts(next remediate.Facts) remediate.Facts { return machine{}.facts(next) }
+
+func (m machine) facts(next remediate.Facts) remediate.Facts {
 	return func(ctx context.Context, step remediate.Step, guard string) (string, error) {
 		kind, object, _ := strings.Cut(guard, " ")
 		switch kind {

@@ -1,0 +1,237 @@
+package host
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/docker-netcheck/docker-netcheck/remediate"
+	"github.com/godbus/dbus/v5"
+)
+
+// A zoneStore holds which firewalld zone a link is in: kind "firewalld-zone" at runtime, and
+// "firewalld-zone-permanent" in the configuration that a reload or restart reads. A name is the link's, a
+// value the zone's; there is none when the link is in no zone by name, and so in the default one.
+//
+// Nothing is ever reloaded: a reload loses what was set at runtime alone. firewalld writes its permanent
+// configuration anew when it changes; undo brings back its files as they were.
+type zoneStore struct {
+	m         machine
+	permanent bool
+}
+
+const (
+	firewalld         = "org.fedoraproject.FirewallD1"
+	firewalldPath     = dbus.ObjectPath("/org/fedoraproject/FirewallD1")
+	firewalldConfig   = dbus.ObjectPath("/org/fedoraproject/FirewallD1/config")
+	firewalldPatience = 30 * time.Second // its calls wait for iptables or nft
+)
+
+// zoneFile is the kind of what a permanent step drags along: a file of firewalld's. Its value is "-" when
+// there is none, else "+" and the content. A nil value is what firewalld makes of it.
+const zoneFile = "firewalld-file"
+
+// connect connects to the system bus.
+func (s zoneStore) connect(ctx context.Context) (*dbus.Conn, error) {
+	if s.m.root == "" {
+		return dbus.ConnectSystemBus(dbus.WithContext(ctx))
+	}
+	return dbus.Connect("unix:path="+s.m.path("run/dbus/system_bus_socket"), dbus.WithContext(ctx))
+}
+
+// call calls a method of firewalld that answers with at most one string.
+func call(ctx context.Context, object dbus.BusObject, method string, args ...any) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, firewalldPatience)
+	defer cancel()
+	answer := object.CallWithContext(ctx, firewalld+"."+method, 0, args...)
+	if answer.Err != nil {
+		var refusal dbus.Error
+		if errors.As(answer.Err, &refusal) {
+			return "", fmt.Errorf("firewalld: %s", refusal.Error())
+		}
+		return "", fmt.Errorf("firewalld: %w", answer.Err)
+	}
+	if len(answer.Body) == 1 {
+		if text, ok := answer.Body[0].(string); ok {
+			return text, nil
+		}
+	}
+	return "", nil
+}
+
+// get returns the zone of a link.
+func (s zoneStore) get(ctx context.Context, bus *dbus.Conn, link string) (*string, error) {
+	path, method := firewalldPath, "zone.getZoneOfInterface"
+	if s.permanent {
+		path, method = firewalldConfig, "config.getZoneOfInterface"
+	}
+	zone, err := call(ctx, bus.Object(firewalld, path), method, link)
+	if err != nil || zone == "" {
+		return nil, err
+	}
+	return &zone, nil
+}
+
+// put moves a link from a zone to another one.
+func (s zoneStore) put(ctx context.Context, bus *dbus.Conn, link string, from, to *string) error {
+	if s.permanent {
+		return s.putPermanent(ctx, bus, link, from, to)
+	}
+	object := bus.Object(firewalld, firewalldPath)
+	var err error
+	switch {
+	case to == nil:
+		_, err = call(ctx, object, "zone.removeInterface", *from, link)
+	case from == nil:
+		_, err = call(ctx, object, "zone.addInterface", *to, link)
+	default:
+		_, err = call(ctx, object, "zone.changeZoneOfInterface", *to, link)
+	}
+	return err
+}
+
+func (s zoneStore) putPermanent(ctx context.Context, bus *dbus.Conn, link string, from, to *string) error {
+	var zones [2]dbus.BusObject
+	for i, name := range []*string{from, to} {
+		if name == nil {
+			continue
+		}
+		// Both are looked up before one is changed.
+		ctx, cancel := context.WithTimeout(ctx, firewalldPatience)
+		defer cancel()
+		var path dbus.ObjectPath
+		err := bus.Object(firewalld, firewalldConfig).CallWithContext(ctx, firewalld+".config.getZoneByName", 0, *name).Store(&path)
+		if err != nil {
+			return fmt.Errorf("firewalld: zone %s: %w", *name, err)
+		}
+		zones[i] = bus.Object(firewalld, path)
+	}
+	if from != nil {
+		if _, err := call(ctx, zones[0], "config.zone.removeInterface", link); err != nil {
+			return err
+		}
+	}
+	if to == nil {
+		return nil
+	}
+	_, err := call(ctx, zones[1], "config.zone.addInterface", link)
+	if err != nil && from != nil {
+		_, back := call(ctx, zones[0], "config.zone.addInterface", link)
+		err = errors.Join(err, back)
+	}
+	return err
+}
+
+// files returns the files that firewalld writes when it changes the zones, and that it keeps of what they
+// were.
+func (s zoneStore) files(zones ...*string) ([]remediate.Step, error) {
+	var files []remediate.Step
+	for _, zone := range zones {
+		if zone == nil {
+			continue
+		}
+		if strings.ContainsAny(*zone, "/\x00") || *zone == ".." {
+			return nil, fmt.Errorf("%q is no name of a zone", *zone)
+		}
+		for _, suffix := range []string{".xml", ".xml.old"} {
+			name := "/etc/firewalld/zones/" + *zone + suffix
+			content, _, err := fileStore{s.m}.get(name)
+			if err != nil {
+				return nil, fmt.Errorf("%s: %w", name, err)
+			}
+			value := "-"
+			if content != nil {
+				value = "+" + *content
+			}
+			files = append(files, remediate.Remove(zoneFile, name, value))
+		}
+	}
+	return files, nil
+}
+
+// putFiles brings the files back.
+func (s zoneStore) putFiles(files []remediate.Step) error {
+	for _, file := range files {
+		if file.Kind != zoneFile || file.New == nil {
+			continue
+		}
+		content, there := strings.CutPrefix(*file.New, "+")
+		want := &content
+		if !there {
+			want = nil
+		}
+		now, stat, err := fileStore{s.m}.get(file.Name)
+		if err == nil && !remediate.Equal(now, want) {
+			err = fileStore{s.m}.put(file.Name, stat, want, nil)
+		}
+		if err != nil {
+			return fmt.Errorf("%s: %w", file.Name, err)
+		}
+	}
+	return nil
+}
+
+// Look implements [remediate.Store].
+func (s zoneStore) Look(ctx context.Context, step remediate.Step) (remediate.Step, bool, error) {
+	bus, err := s.connect(ctx)
+	if err != nil {
+		return step, false, fmt.Errorf("%s: %w", step.Object(), err)
+	}
+	defer bus.Close()
+	now, err := s.get(ctx, bus, step.Name)
+	if err != nil {
+		return step, false, fmt.Errorf("%s: %w", step.Object(), err)
+	}
+	there := remediate.Equal(now, step.New)
+	if s.permanent {
+		if !there {
+			step.Also, err = s.files(step.Old, step.New)
+		}
+	} else {
+		var boot string
+		boot, err = s.m.read("proc/sys/kernel/random/boot_id")
+		step = step.Guarded(remediate.GuardBoot, boot)
+	}
+	if err != nil {
+		return step, false, fmt.Errorf("%s: %w", step.Object(), err)
+	}
+	return step, there, nil
+}
+
+// Swap implements [remediate.Store].
+func (s zoneStore) Swap(ctx context.Context, steps []remediate.Step) ([]bool, error) {
+	changed := make([]bool, len(steps))
+	bus, err := s.connect(ctx)
+	if err != nil {
+		return changed, fmt.Errorf("%s: %w", steps[0].Object(), err)
+	}
+	defer bus.Close()
+	for i, step := range steps {
+		if err := ctx.Err(); err != nil {
+			return changed, err
+		}
+		now, err := s.get(ctx, bus, step.Name)
+		switch {
+		case err != nil:
+		case remediate.Equal(now, step.New):
+			if !step.Settle {
+				continue
+			}
+			err = s.putFiles(step.Also)
+		case !remediate.Equal(now, step.Old):
+			return changed, remediate.Changed(step, now)
+		default:
+			// What has begun is not left half-way: a call that is given up may still be carried out.
+			if err = s.put(context.WithoutCancel(ctx), bus, step.Name, now, step.New); err == nil {
+				changed[i] = true
+				err = s.putFiles(step.Also)
+			}
+		}
+		if err != nil {
+			return changed, fmt.Errorf("%s: %w", step.Object(), err)
+		}
+	}
+	return changed, nil
+}

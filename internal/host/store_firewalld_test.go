@@ -1,0 +1,107 @@
+package host
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/docker-netcheck/docker-netcheck/internal/lab"
+	"github.com/docker-netcheck/docker-netcheck/remediate"
+	"github.com/google/go-cmp/cmp"
+)
+
+func TestZoneStore(t *testing.T) {
+	for _, suite := range lab.Suites() {
+		t.Run(suite, func(t *testing.T) {
+			t.Parallel()
+			ctx := context.Background()
+			h := lab.New(t, lab.Options{Suite: suite, Firewalld: true, NoDockerd: true})
+			m := machine{h.Path("/")}
+			sh := func(line string) string {
+				t.Helper()
+				out, err := h.Sh(ctx, line)
+				if err != nil {
+					t.Fatalf("%s: %v\n%s", line, err, out)
+				}
+				return out
+			}
+			sh("ip link add docker0 type bridge; ip link add br-1 type bridge")
+			// firewalld makes a zone's chains when a link first comes into it, and keeps them.
+			sh("firewall-cmd --zone=trusted --add-interface=none; firewall-cmd --zone=trusted --remove-interface=none")
+			state := func() string {
+				t.Helper()
+				return sh("firewall-cmd --list-all-zones; firewall-cmd --permanent --list-all-zones; nft list ruleset") + tree(t, m.path("etc/firewalld"))
+			}
+			for _, test := range []struct {
+				name  string
+				setup string
+				steps []remediate.Step
+			}{
+				{"into a zone", "", []remediate.Step{
+					remediate.Add("firewalld-zone", "docker0", "trusted"),
+					remediate.Add("firewalld-zone", "br-1", "trusted"),
+				}},
+				{"to another zone", "firewall-cmd --zone=public --add-interface=docker0", []remediate.Step{
+					remediate.Set("firewalld-zone", "docker0", "public", "trusted")}},
+				{"out of a zone", "firewall-cmd --zone=public --change-interface=docker0", []remediate.Step{
+					remediate.Remove("firewalld-zone", "docker0", "public")}},
+				{"permanently", "firewall-cmd --zone=public --change-interface=docker0", []remediate.Step{
+					remediate.Add("firewalld-zone-permanent", "docker0", "trusted")}},
+				{"permanently to another zone", "firewall-cmd --permanent --zone=public --add-interface=docker0", []remediate.Step{
+					remediate.Set("firewalld-zone", "docker0", "public", "trusted"),
+					remediate.Set("firewalld-zone-permanent", "docker0", "public", "trusted")}},
+			} {
+				t.Run(test.name, func(t *testing.T) {
+					sh(test.setup)
+					before := state()
+					journal := &remediate.Journal{Dir: filepath.Join(t.TempDir(), "journal")}
+					plan := &remediate.Plan{Steps: test.steps}
+					if _, err := journal.Apply(ctx, plan, m.stores(), m.facts(nil)); err != nil {
+						t.Fatal(err)
+					}
+					for _, step := range test.steps {
+						flag := ""
+						if strings.HasSuffix(step.Kind, "permanent") {
+							flag = " --permanent"
+						}
+						zone, _ := h.Sh(ctx, "firewall-cmd"+flag+" --get-zone-of-interface="+step.Name)
+						if zone = strings.TrimSpace(zone); step.New != nil && zone != *step.New {
+							t.Errorf("%s is in zone %q", step.Name, zone)
+						}
+					}
+					if run, err := journal.Apply(ctx, plan, m.stores(), m.facts(nil)); err != nil || run.Altered() {
+						t.Errorf("apply twice: %v, %+v", err, run)
+					}
+					if _, err := journal.Undo(ctx, "", m.stores(), m.facts(nil)); err != nil {
+						t.Fatal(err)
+					}
+					if diff := cmp.Diff(before, state()); diff != "" {
+						t.Errorf("undo left:\n%s", diff)
+					}
+				})
+			}
+			before := state()
+			for _, step := range []remediate.Step{
+				remediate.Set("firewalld-zone", "docker0", "work", "trusted"),
+				remediate.Add("firewalld-zone", "none", "nowhere"),
+				remediate.Add("firewalld-zone-permanent", "none", "nowhere"),
+				remediate.Add("firewalld-zone-permanent", "none", "../x"),
+			} {
+				journal := &remediate.Journal{Dir: filepath.Join(t.TempDir(), "journal")}
+				_, err := journal.Apply(ctx, &remediate.Plan{Steps: []remediate.Step{step}}, m.stores(), m.facts(nil))
+				if err == nil {
+					t.Errorf("%s to %s: no error", step.Object(), *step.New)
+				}
+				t.Log(err)
+			}
+			if err := os.Remove(m.path("etc/firewalld/zones/../x.xml")); err == nil {
+				t.Error("a file was made outside of zones")
+			}
+			if diff := cmp.Diff(before, state()); diff != "" {
+				t.Errorf("a refused step changed:\n%s", diff)
+			}
+		})
+	}
+}

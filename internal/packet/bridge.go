@@ -1,0 +1,364 @@
+package packet
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"github.com/docker-netcheck/docker-netcheck/internal/netstate"
+)
+
+// callsIP says whether a bridge's frames pass the IP hooks too: br_netfilter's sysctl or the bridge's own
+// switch. Without br_netfilter there is no such sysctl.
+func (n *netns) callsIP(bridge *link, family netstate.Family) bool {
+	name, own := "net.bridge.bridge-nf-call-iptables", bridge.Bridge != nil && bridge.Bridge.CallIptables
+	if family == netstate.IPv6 {
+		name, own = "net.bridge.bridge-nf-call-ip6tables", bridge.Bridge != nil && bridge.Bridge.CallIp6tables
+	}
+	value, loaded := n.state.Sysctls[name]
+	return loaded && (strings.TrimSpace(value) == "1" || own)
+}
+
+// intoBridge sends a packet of the IP layer out of a bridge, to the port behind which its next hop is.
+func (w *walker) intoBridge(n *netns, bridge *link, p *skb) end {
+	inside := w.behind(bridge, p.gateway)
+	if inside == nil && w.goal != nil && !w.reply && w.goal.has(p.gateway) {
+		return w.enterGoal(n, bridge, p)
+	}
+	if inside == nil {
+		// Something on the bridge that no container has which was read: a machine, or the uplink's segment.
+		w.bridgeHooks(n, p, nil, nil, hookOutput, hookPostrouting)
+		w.neighbour(n, bridge, p.gateway, "")
+		return end{left: bridge, packet: p}
+	}
+	port := w.x.peer(inside)
+	w.neighbour(n, bridge, p.gateway, inside.MAC)
+	w.bridgeHooks(n, p, nil, port, hookOutput, hookPostrouting)
+	w.portForwards(n, port)
+	return w.cross(inside, p)
+}
+
+// bridgeHooks sends the packet through the bridge family's hooks.
+func (w *walker) bridgeHooks(n *netns, p *skb, in, out *link, hooks ...string) {
+	was := [4]*link{p.in, p.out, p.physIn, p.physOut}
+	state, ct := p.state, p.ct
+	for _, hook := range hooks {
+		p.in, p.out = in, out
+		for _, b := range n.bases("bridge", hook) {
+			w.runBase(n, Bridge, b, p)
+		}
+	}
+	p.in, p.out, p.physIn, p.physOut = was[0], was[1], was[2], was[3]
+	p.state, p.ct = state, ct
+}
+
+// behind returns the interface of a container on that bridge which has addr, or nil.
+func (w *walker) behind(bridge *link, addr netip.Addr) *link {
+	inside := w.x.holder(addr, bridge)
+	if inside == nil {
+		return nil
+	}
+	if port := w.x.peer(inside); port == nil || port.Master != bridge.Index {
+		return nil
+	}
+	return inside
+}
+
+// portFor returns the port by which the bridge would send the packet on, or nil.
+func (w *walker) portFor(bridge *link, p *skb) *link {
+	if bridge == nil {
+		return nil
+	}
+	if inside := w.behind(bridge, p.gateway); inside != nil {
+		return w.x.peer(inside)
+	}
+	return nil
+}
+
+// portForwards checks that a bridge port lets frames through.
+func (w *walker) portForwards(n *netns, port *link) {
+	w.linkUp(n, port, Veth)
+	if port.Port == nil {
+		return
+	}
+	if state := port.Port.State; state != "" && state != "forwarding" && port.Up {
+		w.stop(Stop{Hop: Bridge, Kind: BridgePort, Object: "link " + port.Name, Verdict: Drop,
+			Why: "the bridge's port " + port.Name + " is " + state + ", not forwarding"}, n)
+	}
+}
+
+// cross takes a packet over a veth into a container, whose interface is inside.
+func (w *walker) cross(inside *link, p *skb) end {
+	n := inside.ns
+	hop := Container
+	if !inside.Up || !inside.Carrier {
+		w.linkUp(n, inside, hop)
+	}
+	p.reset()
+	if !w.later {
+		w.step(Step{Hop: Veth, Object: "link " + nameOf(w.x.peer(inside)), Did: "into the container, as " + inside.Name}, nil)
+	}
+	w.device(n, inside, hookIngress, p)
+	return w.receive(n, inside, p)
+}
+
+// reset forgets what a packet loses when it changes its namespace. Source: skb_scrub_packet.
+func (p *skb) reset() {
+	p.ct, p.state, p.replyDir, p.mark, p.zone = nil, 0, false, 0, 0
+	p.physIn, p.physOut, p.local, p.uid = nil, nil, false, -1
+	p.gateway = netip.Addr{}
+}
+
+// enterGoal is the end of a packet for the container whose address is behind no port of the bridge.
+func (w *walker) enterGoal(n *netns, bridge *link, p *skb) end {
+	g := w.goal
+	w.bridgeHooks(n, p, nil, nil, hookOutput, hookPostrouting)
+	switch {
+	case g.ns == nil:
+		why := w.x.snap.Why(netstate.Key{Part: netstate.Links, Container: g.id})
+		if why == "" {
+			why = "it was not read"
+		}
+		w.stop(Stop{Hop: Container, Kind: Unread, Object: "container " + g.name, Verdict: May,
+			Why: "the container's namespace is not known: " + why}, nil)
+		return end{packet: p}
+	case g.ns.why(netstate.Links, 0, "") != "":
+		w.needs(g.ns, Container, netstate.Links, 0, "links")
+		p.reset()
+		return end{ns: g.ns, packet: p}
+	}
+	inside := g.inside(p.gateway)
+	if inside == nil {
+		w.stop(Stop{Hop: Container, Kind: NoAddress, Object: "link eth0", Verdict: Drop,
+			Why: "the container has no interface with " + p.gateway.String()}, g.ns)
+		p.reset()
+		return end{ns: g.ns, packet: p, socket: w.deliver(g.ns, p)}
+	}
+	port := w.x.peer(inside)
+	switch {
+	case port == nil:
+		w.stop(Stop{Hop: Veth, Kind: NoLink, Object: "link " + inside.Name + " in container " + g.name, Verdict: Drop,
+			Why: "the other end of the container's " + inside.Name + " is not on this host"}, nil)
+	case port.Master != bridge.Index:
+		why := port.Name + " belongs to no bridge"
+		if m := port.master(); m != nil {
+			why = port.Name + " belongs to " + m.Name
+		}
+		w.stop(Stop{Hop: Veth, Kind: NoMaster, Object: "link " + port.Name, Verdict: Drop, Why: why + ", not to " + bridge.Name}, nil)
+		w.linkUp(n, port, Veth)
+	default:
+		w.portForwards(n, port)
+	}
+	if !inside.ns.has(p.gateway) {
+		held := "no address"
+		if addrs := g.ns.addrs(inside.Name, p.family); len(addrs) > 0 {
+			held = addrs[0].Prefix.Addr().String()
+		}
+		w.stop(Stop{Hop: Container, Kind: NoAddress, Object: "link " + inside.Name, Verdict: Drop,
+			Why: fmt.Sprintf("%s has %s, not %s", inside.Name, held, p.gateway)}, g.ns)
+		w.linkUp(g.ns, inside, Container)
+		p.reset()
+		return end{ns: g.ns, packet: p, socket: w.deliver(g.ns, p)}
+	}
+	return w.cross(inside, p)
+}
+
+// leaveContainer takes a packet out of a container, by its interface out.
+func (w *walker) leaveContainer(n *netns, out *link, p *skb) end {
+	host := w.x.host
+	next := p.gateway
+	switch out.Kind {
+	case "macvlan", "ipvlan", "macvtap":
+		parent := host.byIndex[out.Peer]
+		return end{left: parent, packet: p}
+	}
+	port := w.x.peer(out)
+	if port == nil {
+		if out.Kind == "veth" || out.Kind == "" {
+			w.stop(Stop{Hop: Veth, Kind: NoLink, Object: "link " + out.Name + " in container " + n.name, Verdict: Drop,
+				Why: "the other end of the container's " + out.Name + " is not on this host"}, nil)
+		}
+		if br := w.goalBridge(n, p); br != nil {
+			p.reset()
+			return w.receive(host, br, p)
+		}
+		return end{packet: p}
+	}
+	w.neighbour(n, out, next, w.macOf(port, next))
+	p.reset()
+	bridge := port.master()
+	if bridge == nil || bridge.Bridge == nil && bridge.Kind != "bridge" {
+		if want := w.goalBridge(n, p); want != nil {
+			w.stop(Stop{Hop: Veth, Kind: NoMaster, Object: "link " + port.Name, Verdict: Drop,
+				Why: port.Name + " belongs to no bridge, not to " + want.Name}, nil)
+			w.linkUp(host, port, Veth)
+			return w.receive(host, want, p)
+		}
+		w.linkUp(host, port, Veth)
+		w.device(host, port, hookIngress, p)
+		return w.receive(host, port, p)
+	}
+	w.portForwards(host, port)
+	w.device(host, port, hookIngress, p)
+	return w.fromPort(bridge, port, next, p)
+}
+
+// macOf returns the address of the link layer that the next hop has, where the host itself has it.
+func (w *walker) macOf(port *link, next netip.Addr) string {
+	l := w.x.host.state.LinkWith(next)
+	if l == nil || port.master() == nil || l.Index != port.Master {
+		return ""
+	}
+	return l.MAC
+}
+
+// goalBridge returns the bridge that a container's packet should come by.
+func (w *walker) goalBridge(n *netns, p *skb) *link {
+	c := w.x.snap.Container(n.container)
+	if c == nil {
+		return nil
+	}
+	for i := range c.Endpoints {
+		e := &c.Endpoints[i]
+		if e.Addr(p.family) != p.src && len(c.Endpoints) > 1 {
+			continue
+		}
+		if network := w.x.snap.Network(e.NetworkID); network != nil && network.Bridge() != "" {
+			return w.x.host.link(network.Bridge())
+		}
+	}
+	return nil
+}
+
+// fromPort takes a frame that came in by a port of a bridge of the host to where the bridge sends it.
+func (w *walker) fromPort(bridge, port *link, next netip.Addr, p *skb) end {
+	host := w.x.host
+	w.linkUp(host, bridge, Bridge)
+	w.bridgeHooks(host, p, port, nil, hookPrerouting)
+	calls := host.callsIP(bridge, p.family)
+	inside := w.behind(bridge, next)
+	if inside == nil || host.has(next) {
+		if !host.has(next) && !host.foreign(bridge) {
+			w.stop(Stop{Hop: Bridge, Kind: Neighbour, Object: "link " + bridge.Name, Verdict: Drop,
+				Why: fmt.Sprintf("nothing on %s has the next hop's address %s", bridge.Name, next)}, nil)
+		}
+		w.bridgeHooks(host, p, port, bridge, hookInput)
+		if calls {
+			p.physIn = port
+		}
+		return w.receive(host, bridge, p)
+	}
+	to := w.x.peer(inside)
+	if calls {
+		p.physIn = port
+		p.in, p.out, p.hook = bridge, nil, hookPrerouting
+		w.pass(host, DNAT, hookPrerouting, p)
+	}
+	w.bridgeHooks(host, p, port, to, hookForward)
+	w.throughPorts(bridge, port, to)
+	if calls {
+		p.physOut = to
+		p.in, p.out, p.hook = bridge, bridge, hookForward
+		w.pass(host, Accept, hookForward, p)
+	}
+	w.bridgeHooks(host, p, nil, to, hookPostrouting)
+	if calls {
+		p.hook = hookPostrouting
+		p.gateway = next
+		w.pass(host, Masquerade, hookPostrouting, p)
+	}
+	if w.trace.Via == "" {
+		w.trace.Via = "bridge"
+	}
+	w.portForwards(host, to)
+	return w.cross(inside, p)
+}
+
+// foreign says whether the bridge has ports that lead out of the host, so that what it reaches is not
+// all known.
+func (n *netns) foreign(bridge *link) bool {
+	for _, l := range n.links {
+		if l.Master == bridge.Index && l.Kind != "veth" {
+			return true
+		}
+		if l.Master == bridge.Index && n.x.plugged(l) == nil {
+			return true
+		}
+	}
+	return false
+}
+
+// throughPorts checks what keeps two ports of a bridge apart.
+func (w *walker) throughPorts(bridge, from, to *link) {
+	if from == to {
+		if from.Port != nil && !from.Port.Hairpin {
+			w.stop(Stop{Hop: Bridge, Kind: BridgePort, Object: "link " + from.Name, Verdict: Drop,
+				Why: "the packet would have to leave by the port that it came in by, and hairpin is off"}, nil)
+		}
+		return
+	}
+	if from.Port != nil && to.Port != nil && from.Port.Isolated && to.Port.Isolated {
+		w.stop(Stop{Hop: Bridge, Kind: BridgePort, Object: "link " + from.Name, Verdict: Drop,
+			Why:      "the ports " + from.Name + " and " + to.Name + " of " + bridge.Name + " are isolated from each other",
+			Evidence: []string{"link " + from.Name + " isolated", "link " + to.Name + " isolated"}}, nil)
+	}
+}
+
+// A goal is where the walk has to get to: what the target means.
+type goal struct {
+	x         *Index
+	id, name  string
+	container *netstate.Container
+	ns        *netns // of the container; the host's for host networking; nil: not read
+	addrs     []netip.Addr
+	port      port // 0: any
+	proto     uint8
+	published bool // it is reached by a published port: a packet for the host has to be sent on
+	uplink    *link
+	client    netip.Addr
+}
+
+// has says whether addr is one of the container's.
+func (g *goal) has(addr netip.Addr) bool { return slices.Contains(g.addrs, addr) }
+
+// isBridge says whether the link is the bridge of one of the container's networks.
+func (g *goal) isBridge(l *link) bool {
+	if g.container == nil || l.ns != g.x.host {
+		return false
+	}
+	for i := range g.container.Endpoints {
+		if network := g.x.snap.Network(g.container.Endpoints[i].NetworkID); network != nil && network.Bridge() == l.Name {
+			return true
+		}
+	}
+	return false
+}
+
+// inside returns the container's interface that has or should have addr, or nil.
+func (g *goal) inside(addr netip.Addr) *link {
+	if l := g.ns.state.LinkWith(addr); l != nil {
+		return g.ns.links[l.Name]
+	}
+	if g.container == nil {
+		return nil
+	}
+	var only *link
+	for i := range g.container.Endpoints {
+		e := &g.container.Endpoints[i]
+		mine := e.IPv4.Addr() == addr || e.IPv6.Addr() == addr
+		for _, l := range g.ns.links {
+			if l.Loopback {
+				continue
+			}
+			if mine && e.MAC != "" && strings.EqualFold(e.MAC, l.MAC) {
+				return l
+			}
+			only = l
+		}
+	}
+	if len(g.ns.links) == 2 { // lo and one more
+		return only
+	}
+	return nil
+}

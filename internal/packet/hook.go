@@ -1,0 +1,318 @@
+package packet
+
+import (
+	"cmp"
+	"slices"
+
+	"github.com/docker-netcheck/docker-netcheck/internal/netstate"
+)
+
+// Where netfilter calls base chains.
+const (
+	hookPrerouting  = "prerouting"
+	hookInput       = "input"
+	hookForward     = "forward"
+	hookOutput      = "output"
+	hookPostrouting = "postrouting"
+	hookIngress     = "ingress"
+	hookEgress      = "egress"
+)
+
+// Priorities with a meaning of their own. Source: enum nf_ip_hook_priorities.
+const (
+	priorityConntrack = -200
+	priorityNATDst    = -100
+	priorityNATSrc    = 100
+)
+
+type hookKey struct {
+	family string // "ip", "ip6", "bridge" or "netdev"
+	hook   string
+}
+
+// ipFamily names the family in netfilter's way.
+func ipFamily(family netstate.Family) string {
+	if family == netstate.IPv6 {
+		return "ip6"
+	}
+	return "ip"
+}
+
+// A base is a chain that netfilter calls.
+type base struct {
+	*chain
+	hook     string
+	kind     string // "filter", "nat" or "route"
+	priority int
+	order    int // among equal priorities: the later registered runs first
+	policy   string
+	packets  uint64 // of the policy
+	bytes    uint64
+	devices  []string // of netdev chains
+}
+
+// A chain is rules in their order. Its names are what an Object shows.
+type chain struct {
+	label  string // "iptables filter", "nft inet firewalld"
+	table  string
+	name   string
+	family netstate.Family // 0: both
+	nft    bool
+	rules  []rule
+	owner  string // of every rule in it, where the chain tells; "" where each rule tells
+	plain  bool   // its rules change what selectors look at: no picker
+	picker *picker
+}
+
+// A rule is one rule, ready to run.
+type rule struct {
+	chain   *chain
+	number  int    // of iptables, from 1
+	handle  uint64 // of nft
+	packets uint64
+	bytes   uint64
+	text    func() string
+	comment string
+	run     runner
+	selector
+}
+
+// A runner is a rule's body.
+type runner interface {
+	run(w *walker, p *skb, r *rule) verdict
+}
+
+// A verdict is what a rule says.
+type verdict struct {
+	code  code
+	chain *chain // of jump and goto
+	did   string // for the step; "" where the rule had no say
+	why   string // of drop and reject: more than "dropped by a rule of …"
+}
+
+type code uint8
+
+const (
+	goOn   code = iota // with the next rule
+	accept             // ends this base chain
+	dropIt
+	rejectIt
+	jump
+	gotoIt
+	returnIt
+	bound // nat: the connection has its translation; ends every nat base chain
+	stolen
+)
+
+// bases returns the base chains at a hook, in the order in which they run. The nat ones among them stand
+// at the place where the kernel runs them, whatever they declared.
+func (n *netns) bases(family, hook string) []*base {
+	if n.hooks == nil {
+		n.compile()
+	}
+	return n.hooks[hookKey{family, hook}]
+}
+
+// compile reads the rules of the namespace, once.
+func (n *netns) compile() {
+	n.hooks = map[hookKey][]*base{}
+	var all []hooked
+	all = append(all, n.compileIptables()...)
+	all = append(all, n.compileNft()...)
+	for _, h := range all {
+		n.hooks[h.key] = append(n.hooks[h.key], h.base)
+	}
+	for _, bases := range n.hooks {
+		slices.SortStableFunc(bases, func(a, b *base) int {
+			return cmp.Or(
+				cmp.Compare(a.runsAt(), b.runsAt()),
+				cmp.Compare(btoi(a.kind != "nat"), btoi(b.kind != "nat")),
+				cmp.Compare(a.priority, b.priority),
+				cmp.Compare(b.order, a.order))
+		})
+	}
+}
+
+type hooked struct {
+	key  hookKey
+	base *base
+}
+
+// runsAt is where in the hook the chain runs: RULINGS of the kernel's nat core, which is one hook at a
+// fixed priority and calls all nat chains from there.
+func (b *base) runsAt() int {
+	if b.kind != "nat" {
+		return b.priority
+	}
+	if b.hook == hookPrerouting || b.hook == hookOutput {
+		return priorityNATDst
+	}
+	return priorityNATSrc
+}
+
+// pass sends the packet through a hook.
+func (w *walker) pass(n *netns, hop Hop, hook string, p *skb) {
+	w.blind(n, hop, p.family)
+	bases := n.bases(ipFamily(p.family), hook)
+	tracked, translated := hook != hookPrerouting && hook != hookOutput, hook == hookForward
+	settle := func(before int) {
+		if !tracked && before > priorityConntrack {
+			w.track(n, p)
+			tracked = true
+		}
+		if !translated && before > natPriority(hook) {
+			w.translate(n, hop, hook, p, bases)
+			translated = true
+		}
+	}
+	for _, b := range bases {
+		if b.kind == "nat" {
+			continue
+		}
+		settle(b.priority)
+		mark, dscp := p.mark, p.dscp
+		w.runBase(n, hop, b, p)
+		if b.kind == "route" && (p.mark != mark || p.dscp != dscp) {
+			p.rerouted, p.routeMark = true, p.mark
+		}
+	}
+	settle(1 << 30)
+}
+
+func natPriority(hook string) int {
+	if hook == hookPrerouting || hook == hookOutput {
+		return priorityNATDst
+	}
+	return priorityNATSrc
+}
+
+// translate is the nat core at a hook: on the first packet the nat chains are asked until one binds, then
+// every packet is rewritten as the connection says. Source: nf_nat_inet_fn.
+func (w *walker) translate(n *netns, hop Hop, hook string, p *skb, bases []*base) {
+	ct := p.ct
+	if ct == nil || p.state == ctUntracked {
+		return
+	}
+	dst := hook == hookPrerouting || hook == hookOutput
+	done := &ct.srcDone
+	if dst {
+		done = &ct.dstDone
+	}
+	if !*done && p.state == ctNew {
+		for _, b := range bases {
+			if b.kind == "nat" && w.runBase(n, hop, b, p) == bound {
+				break
+			}
+		}
+		*done = true
+	}
+	before := p.tuple
+	way := ct.reply
+	if p.replyDir {
+		way = ct.orig
+	}
+	if dst {
+		p.dst = way.src
+		if p.proto != protoICMP && p.proto != protoICMPv6 {
+			p.dport = way.sport
+		}
+	} else {
+		p.src = way.dst
+		if p.proto != protoICMP && p.proto != protoICMPv6 {
+			p.sport = way.dport
+		}
+	}
+	if hook == hookOutput && p.dst != before.dst {
+		p.routeMark = p.mark
+	}
+	if p.tuple != before && p.replyDir {
+		w.step(Step{Hop: hop, Object: "conntrack", Did: "takes the translation back", Packet: p.String()}, n)
+	}
+}
+
+// maxJumps bounds the chains that call each other. The kernel allows 16 and refuses loops.
+const maxJumps = 64
+
+// runBase sends the packet through one base chain. Where it would be stopped, the stop is written down
+// and the packet goes on as if that rule were not there.
+func (w *walker) runBase(n *netns, hop Hop, b *base, p *skb) code {
+	if len(b.devices) > 0 && !onDevices(b.devices, p) {
+		return accept
+	}
+	var stack []frame
+	behind := ""
+	at := frame{chain: b.chain}
+	visited := 0
+	for {
+		r := at.after(p)
+		if r == nil {
+			if len(stack) == 0 {
+				break
+			}
+			at = stack[len(stack)-1]
+			stack = stack[:len(stack)-1]
+			continue
+		}
+		v := r.run.run(w, p, r)
+		if v.code == goOn {
+			if v.did != "" {
+				w.ruleStep(n, hop, r, v.did, Pass, p)
+			}
+			continue
+		}
+		switch v.code {
+		case accept, stolen:
+			w.ruleStep(n, hop, r, cmp.Or(v.did, "accepts"), Pass, p)
+			return accept
+		case bound:
+			w.bound = r
+			w.ruleStep(n, hop, r, v.did, Pass, p)
+			return bound
+		case dropIt, rejectIt:
+			behind = w.ruleStop(n, hop, r, v, behind)
+		case returnIt:
+			if r != &at.chain.rules[len(at.chain.rules)-1] || len(stack) == 0 {
+				w.ruleStep(n, hop, r, "returns", Pass, p)
+			}
+			if len(stack) == 0 {
+				at = frame{chain: &chain{}} // to the policy
+				continue
+			}
+			at = stack[len(stack)-1]
+			stack = stack[:len(stack)-1]
+		case jump, gotoIt:
+			if visited++; visited > maxJumps || v.chain == nil {
+				continue
+			}
+			if v.code == jump {
+				stack = append(stack, at)
+			}
+			at = frame{chain: v.chain}
+		}
+	}
+	if b.policy == "DROP" || b.policy == "drop" {
+		w.policyStop(n, hop, b, behind)
+	} else if len(b.rules) > 0 {
+		w.policyStep(n, hop, b)
+	}
+	return accept
+}
+
+func onDevices(devices []string, p *skb) bool {
+	dev := p.in
+	if dev == nil {
+		dev = p.out
+	}
+	if dev == nil {
+		return false
+	}
+	return slices.ContainsFunc(devices, func(d string) bool { return glob(d, dev.Name, '*') })
+}
+
+// glob says whether name is pattern, whose last sign may stand for any rest.
+func glob(pattern, name string, any byte) bool {
+	if n := len(pattern); n > 0 && pattern[n-1] == any {
+		return len(name) >= n-1 && name[:n-1] == pattern[:n-1]
+	}
+	return pattern == name
+}

@@ -1,0 +1,77 @@
+package packet
+
+import "strings"
+
+// Who makes rules. Yours is everybody who writes rules by hand or with something not known here.
+const yours = "yours"
+
+// owners tells makers by what they put into names of chains and tables, in the order of trying. Sources:
+// each program's own documentation or the rules that it programs.
+var owners = []struct {
+	owner    string
+	prefixes []string
+}{
+	{"Docker", []string{"DOCKER", "docker-bridges"}},
+	{"firewalld", []string{"firewalld", "FWD", "FWDI", "FWDO", "FORWARD_", "INPUT_", "OUTPUT_", "PREROUTING_", "POSTROUTING_", "FWI_", "FWO_", "IN_", "filter_FORWARD", "filter_FWD", "filter_IN", "filter_INPUT", "filter_OUTPUT", "filter_PREROUTING", "nat_PRE", "nat_POST", "mangle_PRE"}},
+	{"ufw", []string{"ufw-", "ufw6-"}},
+	{"kube-proxy", []string{"KUBE-", "kube-proxy"}},
+	{"CNI", []string{"CNI-", "cali-", "cali_", "calico", "FLANNEL-", "flannel", "CILIUM_", "cilium", "WEAVE", "AWS-", "KUBE-ROUTER"}},
+	{"fail2ban", []string{"f2b-", "fail2ban", "f2b-table"}},
+	{"CrowdSec", []string{"crowdsec", "CROWDSEC"}},
+	{"libvirt", []string{"LIBVIRT_", "libvirt"}},
+	{"NetworkManager", []string{"nm-sh-", "nm-shared", "nm-"}},
+	{"Tailscale", []string{"ts-", "tailscale"}},
+	{"a VPN", []string{"wg-quick", "nordvpn", "mullvad", "protonvpn", "expressvpn", "evpn", "surfshark"}},
+	{"Podman", []string{"NETAVARK", "netavark"}},
+	{"LXD", []string{"lxd", "incus", "fwd.lxd", "pstrt.lxd"}},
+	{"SSHGuard", []string{"sshguard"}},
+	{"Open vSwitch", []string{"neutron-"}},
+	{"CSF", []string{"LOCALINPUT", "DENYIN", "DENYOUT", "ALLOWIN", "INVDROP"}},
+}
+
+// ownerOf tells who made a chain, or "".
+func ownerOf(table, chain string) string {
+	for _, o := range owners {
+		for _, prefix := range o.prefixes {
+			if strings.HasPrefix(chain, prefix) || strings.HasPrefix(table, prefix) {
+				if chain == "DOCKER-USER" {
+					return yours
+				}
+				return o.owner
+			}
+		}
+	}
+	return ""
+}
+
+// owner tells who made the rule: by its chain, by the chain that it jumps to, by its comment.
+func (r *rule) owner() string {
+	if r.chain.owner != "" {
+		return r.chain.owner
+	}
+	text := r.text()
+	if at := strings.LastIndex(text, "-j "); at >= 0 {
+		target, _, _ := strings.Cut(text[at+3:], " ")
+		if target == "DOCKER-USER" {
+			return "Docker"
+		}
+		if o := ownerOf("", target); o != "" {
+			return o
+		}
+	}
+	switch comment := r.comment; {
+	case strings.HasPrefix(comment, "kubernetes"), strings.HasPrefix(comment, "KUBE"):
+		return "kube-proxy"
+	case strings.HasPrefix(comment, "cali:"), strings.Contains(comment, "flannel"), strings.Contains(comment, "cilium"):
+		return "CNI"
+	case strings.Contains(comment, "fail2ban"):
+		return "fail2ban"
+	case strings.Contains(comment, "wg-quick"):
+		return "a VPN"
+	case strings.Contains(comment, "generated for LXD"), strings.Contains(comment, "generated for Incus"):
+		return "LXD"
+	case strings.Contains(comment, "DOCKER"), strings.HasPrefix(comment, "docker"):
+		return "Docker"
+	}
+	return yours
+}

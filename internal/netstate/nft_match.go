@@ -179,7 +179,12 @@ func (p *nftRuleText) compare(e *NftCmp) {
 	if v.load != nil && len(v.ops) == 0 && equal && p.fields(v, e) {
 		return
 	}
-	if len(e.Data) != int(v.size) && !(v.kind == nftIfname || v.kind == nftString) {
+	if short := len(e.Data) < int(v.size); short && len(v.ops) == 0 && equal && (v.kind == nftIPv4 || v.kind == nftIPv6) {
+		l := p.left(v)
+		whole := append(slices.Clip(e.Data), make([]byte, int(v.size)-len(e.Data))...)
+		p.matched(v, l, l.text+sign(e.Op)+p.right(l, whole)+"/"+strconv.Itoa(len(e.Data)*8))
+		return
+	} else if len(e.Data) > int(v.size) || short && v.kind != nftIfname && v.kind != nftString {
 		p.generic(append(slices.Clip(v.from), e)...)
 		return
 	}
@@ -222,6 +227,9 @@ func (p *nftRuleText) compare(e *NftCmp) {
 
 // flagWords returns the words for a mask of flags.
 func (p *nftRuleText) flagWords(l nftLeft, mask []byte) []string {
+	if l.kind == nftCtLabel {
+		return []string{p.constant(l.kind, mask, l.network)}
+	}
 	if !l.kind.bits || l.shift != 0 {
 		return nil
 	}
@@ -326,8 +334,7 @@ func (p *nftRuleText) implied(v *nftValue, l nftLeft) {
 	case mixed && dep.field == "ether type" && v.load.Base == "link" && !strings.HasPrefix(l.text, "vlan "):
 		return
 	}
-	p.out[dep.at] = ""
-	delete(p.deps, v.load.Base)
+	p.drop(v.load.Base)
 }
 
 // told notes that the statement at that place says which header is at base.
@@ -347,6 +354,8 @@ func (p *nftRuleText) told(base string, l nftLeft, value []byte, at int, field s
 			dep.network = "ip6"
 		case "arp":
 			dep.network = "arp"
+		case "8021q":
+			p.deps["link"] = dep
 		}
 		if dep.network == "" {
 			return
@@ -359,8 +368,7 @@ func (p *nftRuleText) told(base string, l nftLeft, value []byte, at int, field s
 		}
 		// meta l4proto icmp says which family, as nothing else is ICMP there.
 		if earlier, ok := p.deps["network"]; ok && field == "" && (number == 1 && earlier.network == "ip" || number == 58 && earlier.network == "ip6") {
-			p.out[earlier.at] = ""
-			delete(p.deps, "network")
+			p.drop("network")
 		}
 	}
 	p.deps[base] = dep

@@ -2,6 +2,7 @@ package netstate
 
 import (
 	"fmt"
+	"math/big"
 	"slices"
 	"strings"
 )
@@ -43,7 +44,7 @@ func (p *nftRuleText) words(e NftExpr) (string, bool) {
 	case *NftNotrack:
 		return "notrack", true
 	case *NftReject:
-		return p.reject(e), true
+		return p.reject(e)
 	case *NftLog:
 		return logWords(e), true
 	case *NftQueue:
@@ -212,32 +213,45 @@ func logWords(e *NftLog) string {
 	return text
 }
 
-func (p *nftRuleText) reject(e *NftReject) string {
+func (p *nftRuleText) reject(e *NftReject) (string, bool) {
+	mixed := p.table.Family != "ip" && p.table.Family != "ip6"
 	code := []byte{e.Code}
-	switch e.Type {
-	case "tcp reset":
-		// The kernel rejects TCP alone so; nft writes what makes sure of it only if nothing else does.
-		return "reject with tcp reset"
-	case "icmpx":
+	if e.Type == "icmpx" {
 		const port = 1
 		if e.Code == port {
-			return "reject"
+			return "reject", true
 		}
-		return "reject with icmpx " + p.constant(nftIcmpxCode, code, true)
+		return "reject with icmpx " + p.constant(nftIcmpxCode, code, true), true
+	}
+	// Each of the others says of what header it is the answer to.
+	if mixed {
+		p.drop("network")
+	} else if e.Type == "tcp reset" {
+		p.drop("transport")
+	}
+	if e.Type == "tcp reset" {
+		return "reject with tcp reset", true
 	}
 	kind, name, port := nftIcmpCode, "icmp", uint8(3)
-	if p.network == "ip6" {
+	switch p.network {
+	case "ip":
+	case "ip6":
 		kind, name, port = nftIcmp6Code, "icmpv6", 4
+	default:
+		return "", false
 	}
-	if mixed := p.table.Family != "ip" && p.table.Family != "ip6"; e.Code == port && !mixed {
-		return "reject"
+	if e.Code == port && !mixed {
+		return "reject", true
 	}
-	// In a table of several families the words themselves say which.
-	if dep, ok := p.deps["network"]; ok && dep.network != "" && dep.field == "" {
+	return "reject with " + name + " " + p.constant(kind, code, true), true
+}
+
+// drop takes back the statement that told of the header at base.
+func (p *nftRuleText) drop(base string) {
+	if dep, ok := p.deps[base]; ok {
 		p.out[dep.at] = ""
-		delete(p.deps, "network")
+		delete(p.deps, base)
 	}
-	return "reject with " + name + " " + p.constant(kind, code, true)
 }
 
 func (p *nftRuleText) queue(e *NftQueue) (string, bool) {
@@ -315,19 +329,52 @@ func (p *nftRuleText) assign(user NftExpr, name string, kind *nftType, network b
 	return name + " set " + p.left(v).text, true
 }
 
-// set writes a change of the packet itself.
-func (p *nftRuleText) set(e *NftPayload, name string, kind *nftType, network bool, reg NftReg, size uint32) {
-	v := p.take(reg, e)
-	if v == nil || v.size != size {
+// set writes a change of the packet itself. A field of less than whole words is changed in them, with the rest
+// as it was.
+func (p *nftRuleText) set(e *NftPayload) {
+	v := p.take(e.Sreg, e)
+	if v == nil || v.size != e.Len {
 		p.generic(e)
 		return
 	}
-	if v.data == nil {
-		l := p.left(v)
-		p.matched(&nftValue{load: e}, nftLeft{text: name}, name+" set "+l.text)
-		return
+	name, value := p.loadText(e), ""
+	switch {
+	case v.data != nil && len(v.ops) == 0:
+		value = p.constant(p.loadKind(e), v.data, true)
+	default:
+		value = p.left(v).text
+		if f, bits := p.within(e, v); f != nil {
+			name, value = f.name, p.constant(f.kind, bits, true)
+		}
 	}
-	p.matched(&nftValue{load: e}, nftLeft{text: name}, name+" set "+p.constant(kind, v.data, network))
+	p.matched(&nftValue{load: e}, nftLeft{text: name}, name+" set "+value)
+}
+
+// within returns the field that is changed if v is what stands at e already, with only that field's bits changed, and
+// its new value.
+func (p *nftRuleText) within(e *NftPayload, v *nftValue) (*nftField, []byte) {
+	if v.load == nil || v.load.Base != e.Base || v.load.Offset != e.Offset || len(v.ops) != 1 || v.ops[0].op != "mask-xor" {
+		return nil, nil
+	}
+	mask, xor := v.ops[0].mask, v.ops[0].xor
+	changed := make([]byte, len(mask))
+	for i := range mask {
+		changed[i] = ^mask[i]
+		if xor[i]&mask[i] != 0 {
+			return nil, nil
+		}
+	}
+	start, length, ok := run(changed)
+	if !ok {
+		return nil, nil
+	}
+	f := p.field(e.Base, e.Offset*8+start, length)
+	if f == nil || f.length != length {
+		return nil, nil
+	}
+	n := new(big.Int).SetBytes(xor)
+	n.Rsh(n, uint(e.Len*8-start-length))
+	return f, n.FillBytes(make([]byte, (length+7)/8))
 }
 
 // addrKind returns the type of addresses of a nat family, and whether nft writes the family.
@@ -336,7 +383,7 @@ func (p *nftRuleText) addrKind(family string) (*nftType, string) {
 	if family == "ip6" || family == "inet" && p.network == "ip6" {
 		kind = nftIPv6
 	}
-	if p.table.Family == "inet" && family != "inet" {
+	if p.table.Family == "inet" && family != "inet" && family != "" {
 		return kind, " " + family
 	}
 	return kind, ""
@@ -345,6 +392,9 @@ func (p *nftRuleText) addrKind(family string) (*nftType, string) {
 func (p *nftRuleText) nat(e *NftNat) (string, bool) {
 	text := e.Type
 	kind, family := p.addrKind(e.Family)
+	if v := p.regs[e.AddrMin]; v != nil && v.data == nil && v.size > nftSizes[kind] {
+		family = " " + e.Family // a map to addresses with something more
+	}
 	if e.AddrMin != NoReg || e.PortMin != NoReg {
 		text += family
 		if slices.Contains(e.Flags, "netmap") {
@@ -431,7 +481,6 @@ func (p *nftRuleText) ports(user NftExpr, name string, from, to NftReg, flags []
 
 func (p *nftRuleText) tproxy(e *NftTproxy) (string, bool) {
 	kind, family := p.addrKind(e.Family)
-	text := "tproxy" + family + " to"
 	addr, port, ok := "", "", true
 	if e.Addr != NoReg {
 		if addr, ok = p.operandAt(e, e.Addr, kind); !ok {
@@ -447,7 +496,7 @@ func (p *nftRuleText) tproxy(e *NftTproxy) (string, bool) {
 		}
 		port = ":" + port
 	}
-	return text + " " + addr + port, true
+	return "tproxy" + family + " to " + addr + port, true
 }
 
 func (p *nftRuleText) dup(e *NftDup) (string, bool) {

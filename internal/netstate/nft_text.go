@@ -102,7 +102,7 @@ func (p *nftRuleText) step(exprs NftExprs) int {
 	switch e := exprs[0].(type) {
 	case *NftPayload:
 		if e.Sreg != NoReg {
-			p.set(e, p.loadText(e), p.loadKind(e), true, e.Sreg, e.Len)
+			p.set(e)
 		} else {
 			p.put(e.Dreg, &nftValue{load: e, size: e.Len, from: NftExprs{e}})
 		}
@@ -259,16 +259,16 @@ func (p *nftRuleText) source(e NftExpr) (NftReg, *nftValue) {
 			if p.network == "ip6" {
 				v.kind, v.size = nftIPv6, 16
 			}
+			if p.network != "" {
+				v.text = "ct " + e.Dir + " " + p.network + " " + e.Key
+			}
 		}
 		return e.Dreg, v
 	case *NftFib:
 		v := &nftValue{text: "fib " + strings.Join(e.Flags, " . ") + " " + e.Result, kind: nftIfindex, size: 4}
 		switch {
 		case e.Present:
-			v.text, v.kind, v.size = "fib "+strings.Join(e.Flags, " . ")+" check", nftBoolean, 1
-			if e.Result == "oif" {
-				v.text = "fib " + strings.Join(e.Flags, " . ") + " oif"
-			}
+			v.kind = nftHostBoolean
 		case e.Result == "oifname":
 			v.kind, v.size = nftIfname, 16
 		case e.Result == "type":

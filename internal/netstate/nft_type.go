@@ -47,15 +47,16 @@ var (
 	nftIfindex     = &nftType{host: true, text: nftLink}
 	nftNfproto     = &nftType{words: map[uint64]string{2: "ipv4", 10: "ipv6"}}
 	nftClassid     = &nftType{host: true, text: nftTC}
-	nftDevgroup    = &nftType{host: true, words: map[uint64]string{0: "default"}}
+	nftDevgroup    = &nftType{host: true, words: map[uint64]string{0: `"default"`}}
 	nftBoolean     = &nftType{words: map[uint64]string{0: "missing", 1: "exists"}}
+	nftHostBoolean = &nftType{host: true, words: nftBoolean.words}
 	nftDscp        = &nftType{hex: 2, words: map[uint64]string{0: "cs0", 1: "lephb", 8: "cs1", 10: "af11", 12: "af12", 14: "af13", 16: "cs2", 18: "af21", 20: "af22",
 		22: "af23", 24: "cs3", 26: "af31", 28: "af32", 30: "af33", 32: "cs4", 34: "af41", 36: "af42", 38: "af43", 40: "cs5", 44: "va", 46: "ef", 48: "cs6", 56: "cs7"}}
 	nftEcn       = &nftType{hex: 1, words: map[uint64]string{0: "not-ect", 1: "ect1", 2: "ect0", 3: "ce"}}
 	nftTime      = &nftType{host: true, text: func(p *nftRuleText, b []byte) string { return nftDuration(p.number(b, true)) }}
 	nftDate      = &nftType{host: true, text: nftTimestamp}
 	nftHour      = &nftType{host: true, text: nftClock}
-	nftDay       = &nftType{words: map[uint64]string{0: "Sunday", 1: "Monday", 2: "Tuesday", 3: "Wednesday", 4: "Thursday", 5: "Friday", 6: "Saturday"}}
+	nftDay       = &nftType{words: map[uint64]string{0: `"Sunday"`, 1: `"Monday"`, 2: `"Tuesday"`, 3: `"Wednesday"`, 4: `"Thursday"`, 5: `"Friday"`, 6: `"Saturday"`}}
 	nftPkttype   = &nftType{words: map[uint64]string{0: "host", 1: "broadcast", 2: "multicast", 3: "other"}}
 	nftArphrd    = &nftType{host: true, hex: 4, words: map[uint64]string{1: "ether", 512: "ppp", 768: "ipip", 769: "ipip6", 772: "loopback", 776: "sit", 778: "ipgre"}}
 	nftAddrtype  = &nftType{host: true, words: map[uint64]string{0: "unspec", 1: "unicast", 2: "local", 3: "broadcast", 4: "anycast", 5: "multicast", 6: "blackhole", 7: "unreachable", 8: "prohibit"}}

@@ -176,10 +176,10 @@ func (a *attrs) name(number uint32, words []string) string {
 	return words[number]
 }
 
-// flag returns one bit of flags and clears it, so that flags left over can be seen.
-func flag(flags *uint32, bit uint32) bool {
-	set := *flags&bit != 0
-	*flags &^= bit
+// bit returns whether a flag is set and clears it, so that flags left over can be seen.
+func bit(flags *uint32, mask uint32) bool {
+	set := *flags&mask != 0
+	*flags &^= mask
 	return set
 }
 

@@ -128,10 +128,10 @@ func (d *Decoder) addTable(family uint8, a *attrs) error {
 		return fmt.Errorf("nft table %q of family %d comes twice", key.name, family)
 	}
 	flags := a.u32(2)
-	t := netstate.NftTable{Family: a.name(uint32(family), families), Name: key.name, Handle: a.u64(4), Dormant: flag(&flags, 1),
+	t := netstate.NftTable{Family: a.name(uint32(family), families), Name: key.name, Handle: a.u64(4), Dormant: bit(&flags, 1),
 		Owner: a.u32(7), Userdata: a.bytes(6)}
-	flag(&flags, 2) // that there is an owner
-	t.Persist = flag(&flags, 4)
+	bit(&flags, 2) // that there is an owner
+	t.Persist = bit(&flags, 4)
 	a.leave(2, flags)
 	t.Comment = note(t.Userdata, 0)
 	t.Opaque = a.rest()
@@ -150,8 +150,8 @@ func (d *Decoder) addChain(family uint8, a *attrs) error {
 	a.must(3)
 	a.skip(6, 9, 11)
 	flags := a.u32(10)
-	flag(&flags, 1) // that it is a base chain
-	c := netstate.NftChain{Handle: a.u64(2), Name: a.text(3), Offload: flag(&flags, 2), Bound: flag(&flags, 4), Userdata: a.bytes(12)}
+	bit(&flags, 1) // that it is a base chain
+	c := netstate.NftChain{Handle: a.u64(2), Name: a.text(3), Offload: bit(&flags, 2), Bound: bit(&flags, 4), Userdata: a.bytes(12)}
 	a.leave(10, flags)
 	if a.has&(1<<4) != 0 {
 		h := parse(a.bytes(4))
@@ -228,7 +228,7 @@ func (d *Decoder) addRule(family uint8, a *attrs) error {
 	if a.has&(1<<5) != 0 {
 		c := parse(a.bytes(5))
 		flags := c.u32(2)
-		r.Compat = &netstate.NftCompat{Proto: c.u32(1), Invert: flag(&flags, 2)}
+		r.Compat = &netstate.NftCompat{Proto: c.u32(1), Invert: bit(&flags, 2)}
 		if flags != 0 || !c.whole() {
 			r.Exprs = append(r.Exprs, &netstate.NftOpaque{Expr: "compat", Raw: a.at[5]})
 		}
@@ -269,7 +269,7 @@ func (d *Decoder) addFlowtable(family uint8, a *attrs) error {
 	a.must(2)
 	a.skip(4, 6)
 	flags := a.u32(7)
-	f := netstate.NftFlowtable{Name: a.text(2), Handle: a.u64(5), Offload: flag(&flags, 1), Counter: flag(&flags, 2)}
+	f := netstate.NftFlowtable{Name: a.text(2), Handle: a.u64(5), Offload: bit(&flags, 1), Counter: bit(&flags, 2)}
 	a.leave(7, flags)
 	h := parse(a.bytes(3))
 	f.Hook, f.Priority, f.Devices = h.name(h.u32(1), hooks("netdev")), int32(h.u32(2)), devices(&h, 3)

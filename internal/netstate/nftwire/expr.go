@@ -79,7 +79,7 @@ func (d *Decoder) known(name string, a *attrs, depth int) netstate.NftExpr {
 		a.must(2, 3, 4)
 		flags := a.u32(8)
 		e := &netstate.NftPayload{Dreg: a.reg(1), Base: a.word(2, payloadBases), Offset: a.u32(3), Len: a.u32(4),
-			Sreg: a.reg(5), Csum: a.word(6, checksums), CsumOffset: a.u32(7), CsumPseudo: flag(&flags, 1)}
+			Sreg: a.reg(5), Csum: a.word(6, checksums), CsumOffset: a.u32(7), CsumPseudo: bit(&flags, 1)}
 		a.none(flags)
 		a.inside(max(e.Dreg, e.Sreg), e.Len)
 		a.oneOf(e.Dreg, e.Sreg)
@@ -123,7 +123,7 @@ func (d *Decoder) known(name string, a *attrs, depth int) netstate.NftExpr {
 		a.must(1, 2)
 		a.skip(4)
 		flags := a.u32(5)
-		e := &netstate.NftLookup{Set: a.text(1), Sreg: a.reg(2), Dreg: a.dest(3), Invert: flag(&flags, 1)}
+		e := &netstate.NftLookup{Set: a.text(1), Sreg: a.reg(2), Dreg: a.dest(3), Invert: bit(&flags, 1)}
 		a.none(flags)
 		return e
 	case "immediate":
@@ -138,9 +138,9 @@ func (d *Decoder) known(name string, a *attrs, depth int) netstate.NftExpr {
 	case "fib":
 		a.must(1, 2, 3)
 		flags := a.u32(3)
-		e := &netstate.NftFib{Dreg: a.reg(1), Result: a.word(2, fibResults), Present: flag(&flags, 1<<5)}
-		for bit, word := range fibFlags {
-			if flag(&flags, 1<<bit) {
+		e := &netstate.NftFib{Dreg: a.reg(1), Result: a.word(2, fibResults), Present: bit(&flags, 1<<5)}
+		for i, word := range fibFlags {
+			if bit(&flags, 1<<i) {
 				e.Flags = append(e.Flags, word)
 			}
 		}
@@ -167,7 +167,7 @@ func (d *Decoder) known(name string, a *attrs, depth int) netstate.NftExpr {
 	case "osf":
 		flags := a.u32(3)
 		a.must(1)
-		e := &netstate.NftOsf{Dreg: a.reg(1), TTL: a.u8(2), Version: flag(&flags, 1)}
+		e := &netstate.NftOsf{Dreg: a.reg(1), TTL: a.u8(2), Version: bit(&flags, 1)}
 		a.none(flags)
 		return e
 	case "tunnel":
@@ -179,7 +179,7 @@ func (d *Decoder) known(name string, a *attrs, depth int) netstate.NftExpr {
 	case "exthdr":
 		a.must(2, 3, 4)
 		flags := a.u32(5)
-		e := &netstate.NftExthdr{Dreg: a.reg(1), Type: a.u8(2), Offset: a.u32(3), Len: a.u32(4), Present: flag(&flags, 1),
+		e := &netstate.NftExthdr{Dreg: a.reg(1), Type: a.u8(2), Offset: a.u32(3), Len: a.u32(4), Present: bit(&flags, 1),
 			Op: a.word(6, exthdrOps), Sreg: a.reg(7)}
 		a.none(flags)
 		e.Strip = e.Dreg == netstate.NoReg && e.Sreg == netstate.NoReg
@@ -195,8 +195,8 @@ func (d *Decoder) known(name string, a *attrs, depth int) netstate.NftExpr {
 		a.must(1, 3, 4)
 		a.skip(2, 8)
 		flags := a.u32(9)
-		e := &netstate.NftDynset{Set: a.text(1), Op: a.word(3, dynsetOps), Key: a.reg(4), Data: a.reg(5), Timeout: a.u64(6), Invert: flag(&flags, 1)}
-		flag(&flags, 2) // that there are expressions
+		e := &netstate.NftDynset{Set: a.text(1), Op: a.word(3, dynsetOps), Key: a.reg(4), Data: a.reg(5), Timeout: a.u64(6), Invert: bit(&flags, 1)}
+		bit(&flags, 2) // that there are expressions
 		a.none(flags)
 		if a.has&(1<<7) != 0 {
 			e.Exprs = netstate.NftExprs{d.expression(a.bytes(7), depth+1)}
@@ -293,7 +293,7 @@ func statement(name string, a *attrs) netstate.NftExpr {
 		return &netstate.NftFwd{Dev: a.reg(1), Addr: a.reg(2), Family: a.word(3, families)}
 	case "queue":
 		flags := uint32(a.u16(3))
-		e := &netstate.NftQueue{Num: a.u16(1), Total: a.u16(2), Sreg: a.reg(4), Bypass: flag(&flags, 1), Fanout: flag(&flags, 2)}
+		e := &netstate.NftQueue{Num: a.u16(1), Total: a.u16(2), Sreg: a.reg(4), Bypass: bit(&flags, 1), Fanout: bit(&flags, 2)}
 		a.none(flags)
 		return e
 	}
@@ -310,20 +310,20 @@ func stateful(name string, a *attrs) netstate.NftExpr {
 		a.must(1, 2)
 		a.skip(6)
 		flags := a.u32(5)
-		e := &netstate.NftLimit{Rate: a.u64(1), Unit: a.u64(2), Burst: a.u32(3), Type: a.word(4, limitTypes), Over: flag(&flags, 1)}
+		e := &netstate.NftLimit{Rate: a.u64(1), Unit: a.u64(2), Burst: a.u32(3), Type: a.word(4, limitTypes), Over: bit(&flags, 1)}
 		a.none(flags)
 		return e
 	case "quota":
 		a.must(1)
 		a.skip(3)
 		flags := a.u32(2)
-		e := &netstate.NftQuota{Bytes: a.u64(1), Used: a.u64(4), Over: flag(&flags, 1), Depleted: flag(&flags, 2)}
+		e := &netstate.NftQuota{Bytes: a.u64(1), Used: a.u64(4), Over: bit(&flags, 1), Depleted: bit(&flags, 2)}
 		a.none(flags)
 		return e
 	case "connlimit":
 		a.must(1)
 		flags := a.u32(2)
-		e := &netstate.NftConnlimit{Count: a.u32(1), Over: flag(&flags, 1)}
+		e := &netstate.NftConnlimit{Count: a.u32(1), Over: bit(&flags, 1)}
 		a.none(flags)
 		return e
 	case "last":
@@ -378,9 +378,9 @@ func object(kind string, body []byte) netstate.NftExpr {
 func (a *attrs) natFlags(n int) []string {
 	flags := a.u32(n) &^ 1
 	var words []string
-	for bit := uint32(1); bit < uint32(len(natRangeFlags)); bit <<= 1 {
-		if natRangeFlags[bit] != "" && flag(&flags, bit) {
-			words = append(words, natRangeFlags[bit])
+	for mask := uint32(1); mask < uint32(len(natRangeFlags)); mask <<= 1 {
+		if natRangeFlags[mask] != "" && bit(&flags, mask) {
+			words = append(words, natRangeFlags[mask])
 		}
 	}
 	a.none(flags)

@@ -22,11 +22,11 @@ func (d *Decoder) addSet(family uint8, a *attrs) error {
 	flags := a.u32(3)
 	s := netstate.NftSet{Name: a.text(2), KeyType: a.u32(4), KeyLen: a.u32(5), DataType: a.u32(6), DataLen: a.u32(7),
 		Timeout: a.u64(11), GCInterval: a.u32(12), Userdata: a.bytes(13), Handle: a.u64(16),
-		Anonymous: flag(&flags, 1), Constant: flag(&flags, 2), Interval: flag(&flags, 4), Map: flag(&flags, 8), Timed: flag(&flags, 0x10),
-		Dynamic: flag(&flags, 0x20)}
-	object := flag(&flags, 0x40)
-	flag(&flags, 0x80) // that it is a concatenation: Fields
-	s.Stateful = flag(&flags, 0x100)
+		Anonymous: bit(&flags, 1), Constant: bit(&flags, 2), Interval: bit(&flags, 4), Map: bit(&flags, 8), Timed: bit(&flags, 0x10),
+		Dynamic: bit(&flags, 0x20)}
+	object := bit(&flags, 0x40)
+	bit(&flags, 0x80) // that it is a concatenation: Fields
+	s.Stateful = bit(&flags, 0x100)
 	a.leave(3, flags)
 	const verdict = 0xffffff00 // NFT_DATA_VERDICT
 	if s.Map && s.DataType == verdict {
@@ -88,7 +88,7 @@ func (d *Decoder) element(s *netstate.NftSet, b []byte) netstate.NftElement {
 	a := parse(b)
 	a.skip(8)
 	flags := a.u32(3)
-	e := netstate.NftElement{IntervalEnd: flag(&flags, 1), CatchAll: flag(&flags, 2), Timeout: a.u64(4), Expiration: a.u64(5),
+	e := netstate.NftElement{IntervalEnd: bit(&flags, 1), CatchAll: bit(&flags, 2), Timeout: a.u64(4), Expiration: a.u64(5),
 		Userdata: a.bytes(6), Object: a.text(9)}
 	a.leave(3, flags)
 	e.Key = a.value(1)

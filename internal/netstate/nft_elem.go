@@ -77,9 +77,9 @@ func flagLast(a, b bool) int {
 	return -1
 }
 
-// compareKeys orders keys as nft does: as numbers, a string's first character the least.
+// compareKeys orders keys: as numbers or by the alphabet.
 func (p *nftRuleText) compareKeys(a, b Hex, parts []nftLeft) int {
-	if len(parts) == 1 && (parts[0].kind == nftIfname || parts[0].kind == nftString || parts[0].kind.host && !parts[0].network) && !p.BigEndian {
+	if len(parts) == 1 && parts[0].kind.host && !parts[0].network && !p.BigEndian {
 		a, b = reversed(a), reversed(b)
 	}
 	return bytes.Compare(a, b)

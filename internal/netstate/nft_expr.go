@@ -118,7 +118,7 @@ type NftVerdict struct {
 type NftFib struct {
 	Result  string   `json:"result"`            // "oif" (index), "oifname", "type" (RTN_*)
 	Flags   []string `json:"flags"`             // what it asks with: "saddr" or "daddr", "mark", "iif", "oif"
-	Present bool     `json:"present,omitempty"` // Dreg gets 1 instead if there is a route, else 0: 4 bytes in the machine's order
+	Present bool     `json:"present,omitempty"` // Dreg gets 1 instead if there is a route, else 0: 4 bytes in the machine's order, of which nft 1.1.4 and later look at the first alone
 	Dreg    NftReg   `json:"dreg"`
 }
 

@@ -184,7 +184,7 @@ func (p *nftRuleText) compare(e *NftCmp) {
 		whole := append(slices.Clip(e.Data), make([]byte, int(v.size)-len(e.Data))...)
 		p.matched(v, l, l.text+sign(e.Op)+p.right(l, whole)+"/"+strconv.Itoa(len(e.Data)*8))
 		return
-	} else if len(e.Data) > int(v.size) || short && v.kind != nftIfname && v.kind != nftString {
+	} else if len(e.Data) > int(v.size) || short && v.kind != nftIfname && v.kind != nftString && v.kind != nftHostBoolean {
 		p.generic(append(slices.Clip(v.from), e)...)
 		return
 	}

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -79,6 +80,9 @@ func usual(lines map[string]string) map[string]string {
 	burst := regexp.MustCompile(`(limit rate (?:over )?\d+/\w+)(?: burst 5 packets)?`)
 	fragment := regexp.MustCompile(`(frag-off |frag-off & )(\d+)\b(?: (.=) (\d+)\b)?`)
 	flags := regexp.MustCompile(`tcp flags ([\w,]+) / ([\w,]+)`)
+	code := strings.NewReplacer("icmp code port-unreachable", "icmp code 3", "icmp code frag-needed", "icmp code 4", "icmpv6 code port-unreachable", "icmpv6 code 4",
+		" check missing", " oif missing", " check exists", " oif exists")
+	inline := regexp.MustCompile(`\{ [^{}]* \}`)
 	for key, line := range lines {
 		line = burst.ReplaceAllString(line, "$1 burst 5 packets")
 		line = fragment.ReplaceAllStringFunc(line, func(text string) string {
@@ -91,9 +95,22 @@ func usual(lines map[string]string) map[string]string {
 			part := flags.FindStringSubmatch(text)
 			return "tcp flags & (" + strings.ReplaceAll(part[2], ",", " | ") + ") == " + strings.ReplaceAll(part[1], ",", " | ")
 		})
+		line = inline.ReplaceAllStringFunc(code.Replace(line), func(set string) string {
+			return "{ " + ordered(set[2:len(set)-2]) + " }"
+		})
+		if strings.Contains(key, " set ") {
+			line = ordered(line)
+		}
 		lines[key] = line
 	}
 	return lines
+}
+
+// ordered sorts elements: nft 1.0 begins with the shortest name.
+func ordered(elements string) string {
+	each := strings.Split(elements, ", ")
+	slices.Sort(each)
+	return strings.Join(each, ", ")
 }
 
 func compareText(t *testing.T, ruleset *netstate.Ruleset, text []byte) {

@@ -81,6 +81,7 @@ func usual(lines map[string]string) map[string]string {
 	fragment := regexp.MustCompile(`(frag-off |frag-off & )(\d+)\b(?: (.=) (\d+)\b)?`)
 	flags := regexp.MustCompile(`tcp flags ([\w,]+) / ([\w,]+)`)
 	code := strings.NewReplacer("icmp code port-unreachable", "icmp code 3", "icmp code frag-needed", "icmp code 4", "icmpv6 code port-unreachable", "icmpv6 code 4",
+		"icmpv6 code no-route", "icmpv6 code 0",
 		" check missing", " oif missing", " check exists", " oif exists")
 	inline := regexp.MustCompile(`\{ [^{}]* \}`)
 	for key, line := range lines {

@@ -148,6 +148,9 @@ func (c *collection) read() error {
 		c.missing(netstate.Key{Part: c.o.Parts & hostParts}, errors.New(c.elsewhere))
 		return c.readEngine()
 	}
+	if c.asked(netstate.Firewalld) {
+		c.run(c.readFirewalld) // takes longest
+	}
 	c.before = c.guard()
 	if c.m.sameNamespace(c.before.dockerd, "net") == localNo {
 		c.elsewhere = "dockerd runs in another network namespace than this program"
@@ -157,9 +160,6 @@ func (c *collection) read() error {
 	c.pidsDiffer = c.m.sameNamespace(c.before.dockerd, "pid") == localNo
 
 	c.readNamespace(netns{}, "", &c.s.Host)
-	if c.asked(netstate.Firewalld) {
-		c.run(c.readFirewalld)
-	}
 	if c.asked(netstate.Files) {
 		c.run(c.readFiles)
 	}

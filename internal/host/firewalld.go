@@ -1,6 +1,7 @@
 package host
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -13,20 +14,15 @@ import (
 	"github.com/godbus/dbus/v5"
 )
 
-// firewalld on D-Bus: the name is also the prefix of its interfaces.
-const (
-	firewalldName   = "org.fedoraproject.FirewallD1"
-	firewalldPath   = dbus.ObjectPath("/org/fedoraproject/FirewallD1")
-	firewalldConfig = dbus.ObjectPath("/org/fedoraproject/FirewallD1/config")
-	getProperties   = "org.freedesktop.DBus.Properties.GetAll"
-)
+const getProperties = "org.freedesktop.DBus.Properties.GetAll"
 
 // readFirewalld asks a running firewalld; it starts none. No bus, or nobody of that name on it, is
 // known absence.
 //
 // Each call takes firewalld about a millisecond, one after the other, so not all is asked for: of the
 // runtime it reads the zones that are active, the default zone and "docker", and the active policies.
-// The others hold no link and no source and touch no packet. The permanent configuration, whole, is read
+// The others hold no link and no source and touch no packet. Of a policy that concerns only what the
+// host itself receives it knows the zones alone: its Target is "". The permanent configuration, whole, is read
 // from its files.
 func (c *collection) readFirewalld() {
 	key := netstate.Key{Part: netstate.Firewalld}
@@ -40,7 +36,7 @@ func (c *collection) readFirewalld() {
 	defer conn.Close()
 	var running bool
 	bus := conn.BusObject()
-	if err := bus.CallWithContext(c.ctx, "org.freedesktop.DBus.NameHasOwner", 0, firewalldName).Store(&running); err != nil {
+	if err := bus.CallWithContext(c.ctx, "org.freedesktop.DBus.NameHasOwner", 0, firewalld).Store(&running); err != nil {
 		c.missing(key, fmt.Errorf("system bus: %w", err))
 		return
 	}
@@ -49,12 +45,12 @@ func (c *collection) readFirewalld() {
 	}
 	f := &netstate.FirewalldState{}
 	r := firewalldReader{c.ctx, conn, f, nil}
-	r.read()
+	r.read(c.m.firewalldConf())
 	if err := c.m.readPermanent(f); err != nil {
 		r.errs = append(r.errs, err)
 	}
 	var pid uint32
-	if bus.CallWithContext(c.ctx, "org.freedesktop.DBus.GetConnectionUnixProcessID", 0, firewalldName).Store(&pid) == nil {
+	if bus.CallWithContext(c.ctx, "org.freedesktop.DBus.GetConnectionUnixProcessID", 0, firewalld).Store(&pid) == nil {
 		f.Started = fmt.Sprintf("%d@%s", pid, c.m.started(int(pid)))
 	}
 	c.s.Firewalld = f
@@ -71,7 +67,7 @@ type firewalldReader struct {
 
 // call sends a call, and does not wait for its answer. A firewalld that ends now is not started again.
 func (r *firewalldReader) call(path dbus.ObjectPath, method string, arguments ...any) *dbus.Call {
-	return r.conn.Object(firewalldName, path).GoWithContext(r.ctx, method, dbus.FlagNoAutoStart, make(chan *dbus.Call, 1), arguments...)
+	return r.conn.Object(firewalld, path).GoWithContext(r.ctx, method, dbus.FlagNoAutoStart, make(chan *dbus.Call, 1), arguments...)
 }
 
 // store waits for an answer and says whether there is one. A method that this firewalld does not have,
@@ -98,28 +94,27 @@ func (r *firewalldReader) store(call *dbus.Call, into any) bool {
 type members map[string]map[string][]string
 
 // read sends all calls that need no other's answer, then those for the settings of what came out.
-func (r *firewalldReader) read() {
-	const direct = firewalldName + ".direct"
+// options are those of firewalld.conf, nil if they could not be read.
+func (r *firewalldReader) read(options map[string]string) {
+	const direct = firewalld + ".direct"
 	var (
-		properties   = r.call(firewalldPath, getProperties, firewalldName)
-		config       = r.call(firewalldConfig, getProperties, firewalldName+".config")
-		defaultZone  = r.call(firewalldPath, firewalldName+".getDefaultZone")
-		activeZones  = r.call(firewalldPath, firewalldName+".zone.getActiveZones")
-		policies     = r.call(firewalldPath, firewalldName+".policy.getActivePolicies")
-		panicMode    = r.call(firewalldPath, firewalldName+".queryPanicMode")
-		chains       = r.call(firewalldPath, direct+".getAllChains")
+		activeZones  = r.call(firewalldPath, firewalld+".zone.getActiveZones")
+		policies     = r.call(firewalldPath, firewalld+".policy.getActivePolicies")
+		properties   = r.call(firewalldPath, getProperties, firewalld)
+		panicMode    = r.call(firewalldPath, firewalld+".queryPanicMode")
 		rules        = r.call(firewalldPath, direct+".getAllRules")
 		passthroughs = r.call(firewalldPath, direct+".getAllPassthroughs")
 	)
 	f := r.f
-	var general, options map[string]dbus.Variant
-	if r.store(properties, &general) {
-		f.Version, f.State = text(general["version"]), text(general["state"])
+	if options == nil {
+		var properties map[string]dbus.Variant
+		r.store(r.call(firewalldConfig, getProperties, firewalld+".config"), &properties)
+		options = map[string]string{}
+		for name, value := range properties {
+			options[name] = text(value)
+		}
 	}
-	if r.store(config, &options) {
-		r.options(options)
-	}
-	r.store(defaultZone, &f.DefaultZone)
+	f.DefaultZone = options["DefaultZone"] // set at runtime and permanently at once
 	var zones members
 	r.store(activeZones, &zones)
 	names := slices.Sorted(maps.Keys(zones))
@@ -130,16 +125,25 @@ func (r *firewalldReader) read() {
 	}
 	var zoneCalls, policyCalls []*dbus.Call
 	for _, name := range names {
-		zoneCalls = append(zoneCalls, r.call(firewalldPath, firewalldName+".zone.getZoneSettings2", name))
+		zoneCalls = append(zoneCalls, r.call(firewalldPath, firewalld+".zone.getZoneSettings2", name))
 	}
 	var active members
 	r.store(policies, &active)
 	policyNames := slices.Sorted(maps.Keys(active))
 	for _, name := range policyNames {
-		policyCalls = append(policyCalls, r.call(firewalldPath, firewalldName+".policy.getPolicySettings", name))
+		var settings *dbus.Call
+		if !slices.Equal(active[name]["egress_zones"], []string{"HOST"}) {
+			settings = r.call(firewalldPath, firewalld+".policy.getPolicySettings", name)
+		}
+		policyCalls = append(policyCalls, settings)
 	}
+	var general map[string]dbus.Variant
+	if r.store(properties, &general) {
+		f.Version, f.State = text(general["version"]), text(general["state"])
+	}
+	r.options(options)
 	r.store(panicMode, &f.Panic)
-	r.direct(chains, rules, passthroughs)
+	r.direct(rules, passthroughs)
 	for i, name := range names {
 		var settings map[string]dbus.Variant
 		if r.store(zoneCalls[i], &settings) {
@@ -149,43 +153,77 @@ func (r *firewalldReader) read() {
 		}
 	}
 	for i, name := range policyNames {
+		policy := netstate.Policy{Name: name}
 		var settings map[string]dbus.Variant
-		if r.store(policyCalls[i], &settings) {
-			policy := policySettings(name, settings)
-			policy.Active = true
-			f.Policies = append(f.Policies, policy)
+		if policyCalls[i] != nil && r.store(policyCalls[i], &settings) {
+			policy = policySettings(name, settings)
 		}
+		policy.IngressZones, policy.EgressZones = active[name]["ingress_zones"], active[name]["egress_zones"]
+		policy.Active = true
+		f.Policies = append(f.Policies, policy)
 	}
 }
 
-// options keeps firewalld.conf as firewalld understands it. StrictForwardPorts came with 2.3.
-func (r *firewalldReader) options(options map[string]dbus.Variant) {
+// options keeps firewalld.conf. StrictForwardPorts came with 2.3, and is off unless the file has it.
+func (r *firewalldReader) options(options map[string]string) {
 	f := r.f
 	f.Options = map[string]string{}
 	for name, value := range options {
-		switch v := text(value); name {
+		switch name {
 		case "FirewallBackend":
-			f.Backend = v
-		case "IPv6_rpfilter":
-			f.RPFilter = v
+			f.Backend = value
 		case "LogDenied":
-			f.LogDenied = v
-		case "StrictForwardPorts":
-			strict := v == "yes"
-			f.StrictForwardPorts = &strict
+			f.LogDenied = value
+		case "IPv6_rpfilter", "IPv6_rpfilter2", "StrictForwardPorts", "DefaultZone":
 		default:
-			f.Options[name] = v
+			f.Options[name] = value
 		}
+	}
+	// The second is what D-Bus calls the first since it has more values than "yes" and "no".
+	f.RPFilter = cmp.Or(options["IPv6_rpfilter2"], options["IPv6_rpfilter"])
+	if value, ok := options["StrictForwardPorts"]; ok || versionAtLeast(f.Version, 2, 3) {
+		strict := isYes(value)
+		f.StrictForwardPorts = &strict
 	}
 }
 
-// direct keeps the rules, chains and tracked passthroughs of the direct interface.
-func (r *firewalldReader) direct(chains, rules, passthroughs *dbus.Call) {
-	var chain []struct{ IPV, Table, Chain string }
-	r.store(chains, &chain)
-	for _, c := range chain {
-		r.f.DirectChains = append(r.f.DirectChains, c.IPV+" "+c.Table+" "+c.Chain)
+func isYes(value string) bool {
+	value = strings.ToLower(value)
+	return value == "yes" || value == "true"
+}
+
+// versionAtLeast compares a version such as "2.3.1"; one that cannot be read is not.
+func versionAtLeast(version string, major, minor int) bool {
+	var have [2]int
+	if _, err := fmt.Sscanf(version, "%d.%d", &have[0], &have[1]); err != nil {
+		return false
 	}
+	return have[0] > major || have[0] == major && have[1] >= minor
+}
+
+// firewalldConf reads firewalld.conf, which firewalld itself only passes on over D-Bus. It is nil if it
+// cannot be read or leaves out what decides.
+func (m machine) firewalldConf() map[string]string {
+	content, err := m.read("etc/firewalld/firewalld.conf")
+	if err != nil {
+		return nil
+	}
+	options := map[string]string{}
+	for line := range strings.Lines(content) {
+		name, value, ok := strings.Cut(strings.TrimSpace(line), "=")
+		if ok && !strings.HasPrefix(name, "#") {
+			options[strings.TrimSpace(name)] = strings.TrimSpace(value)
+		}
+	}
+	if options["DefaultZone"] == "" || options["FirewallBackend"] == "" {
+		return nil
+	}
+	return options
+}
+
+// direct keeps the rules and tracked passthroughs of the direct interface, and its chains where there
+// is one of them: a chain alone does nothing.
+func (r *firewalldReader) direct(rules, passthroughs *dbus.Call) {
 	var rule []struct {
 		IPV, Table, Chain string
 		Priority          int32
@@ -203,6 +241,14 @@ func (r *firewalldReader) direct(chains, rules, passthroughs *dbus.Call) {
 	r.store(passthroughs, &passthrough)
 	for _, p := range passthrough {
 		r.f.DirectPassthroughs = append(r.f.DirectPassthroughs, p.IPV+" "+strings.Join(p.Arguments, " "))
+	}
+	if len(rule)+len(passthrough) == 0 {
+		return
+	}
+	var chain []struct{ IPV, Table, Chain string }
+	r.store(r.call(firewalldPath, firewalld+".direct.getAllChains"), &chain)
+	for _, c := range chain {
+		r.f.DirectChains = append(r.f.DirectChains, c.IPV+" "+c.Table+" "+c.Chain)
 	}
 }
 

@@ -14,8 +14,10 @@ import (
 
 // linux/sock_diag.h and linux/inet_diag.h.
 const (
+	tcpDiagGetSock   = 18
 	sockDiagByFamily = 20
 
+	sizeofInetDiagReq   = 60
 	sizeofInetDiagReqV2 = 56
 	sizeofInetDiagMsg   = 72
 
@@ -46,35 +48,47 @@ func readSockets(n netns, names func() linkNames) ([]netstate.Socket, error) {
 	}
 	defer c.Close()
 	var sockets []netstate.Socket
-	for _, query := range []struct {
-		proto  uint8
-		name   string
-		states uint32
-	}{
-		{unix.IPPROTO_TCP, "tcp", 1<<tcpListen | 1<<tcpEstablished | 1<<tcpSynReceived | 1<<tcpNewSynRecv | 1<<tcpBoundInactive},
-		{unix.IPPROTO_UDP, "udp", 1<<tcpEstablished | 1<<tcpClose},
-	} {
-		for _, family := range []uint8{unix.AF_INET, unix.AF_INET6} {
-			request := make([]byte, sizeofInetDiagReqV2)
-			request[0], request[1], request[2] = family, query.proto, 0xff
-			binary.NativeEndian.PutUint32(request[4:], query.states)
-			answers, err := dump(c, sockDiagByFamily, request)
-			if errors.Is(err, unix.ENOENT) && family == unix.AF_INET6 { // no IPv6
-				continue
-			}
+	for _, query := range socketQueries() {
+		answers, err := dump(c, query.kind, query.payload)
+		if errors.Is(err, unix.ENOENT) && query.ipv6 { // no IPv6
+			continue
+		}
+		if err != nil {
+			return nil, fmt.Errorf("sock_diag %s: %w", query.proto, err)
+		}
+		for _, answer := range answers {
+			socket, err := parseSocket(answer.Data, query.proto, names)
 			if err != nil {
-				return nil, fmt.Errorf("sock_diag %s: %w", query.name, err)
+				return nil, err
 			}
-			for _, answer := range answers {
-				socket, err := parseSocket(answer.Data, query.name, names)
-				if err != nil {
-					return nil, err
-				}
-				sockets = append(sockets, socket)
-			}
+			sockets = append(sockets, socket)
 		}
 	}
 	return sockets, nil
+}
+
+// A socketQuery is one dump request.
+type socketQuery struct {
+	kind    uint16
+	proto   string
+	ipv6    bool
+	payload []byte
+}
+
+// socketQueries asks for TCP of both families at once, which only the older request can: the kernel
+// goes through its whole table of connections for each dump. For UDP there is only the newer one.
+func socketQueries() []socketQuery {
+	const tcp = 1<<tcpListen | 1<<tcpEstablished | 1<<tcpSynReceived | 1<<tcpNewSynRecv | 1<<tcpBoundInactive
+	old := make([]byte, sizeofInetDiagReq)
+	binary.NativeEndian.PutUint32(old[52:], tcp)
+	queries := []socketQuery{{kind: tcpDiagGetSock, proto: "tcp", payload: old}}
+	for _, family := range []uint8{unix.AF_INET, unix.AF_INET6} {
+		request := make([]byte, sizeofInetDiagReqV2)
+		request[0], request[1] = family, unix.IPPROTO_UDP
+		binary.NativeEndian.PutUint32(request[4:], 1<<tcpEstablished|1<<tcpClose)
+		queries = append(queries, socketQuery{sockDiagByFamily, "udp", family == unix.AF_INET6, request})
+	}
+	return queries
 }
 
 // parseSocket decodes one struct inet_diag_msg.

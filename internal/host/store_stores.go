@@ -23,6 +23,11 @@ func (m machine) stores() remediate.Stores {
 	return remediate.Stores{
 		"sysctl":                   sysctlStore{m},
 		"file":                     fileStore{m},
+		"link":                     linkStore{m},
+		"bridgeport":               bridgeportStore{m},
+		"addr":                     addrStore(m),
+		"neigh":                    neighStore(m),
+		"route":                    routeStore(m),
 		"firewalld-zone":           zoneStore{m, false},
 		"firewalld-zone-permanent": zoneStore{m, true},
 	}

@@ -89,3 +89,10 @@ func roundTrip(t *testing.T, steps []remediate.Step, state func() string, look f
 		t.Errorf("undo left:\n%s", diff)
 	}
 }
+
+// sortedLines returns the lines of a text in their order by name.
+func sortedLines(text string) []string {
+	lines := strings.Split(text, "\n")
+	slices.Sort(lines)
+	return lines
+}

@@ -1,0 +1,126 @@
+package host
+
+import (
+	"context"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/docker-netcheck/docker-netcheck/remediate"
+	"github.com/google/go-cmp/cmp"
+	"github.com/mdlayher/netlink"
+)
+
+// streets is a namespace with about every sort of route and address that a host may have.
+const streets = `link add eth0 type veth peer name peer
+link add br0 type bridge
+link set eth0 addrgenmode none
+link set peer addrgenmode none
+link set br0 addrgenmode none
+link set lo up
+link set eth0 up
+link set peer up
+link set br0 up
+addr add 10.0.0.2/24 dev eth0
+addr add 10.0.0.3/24 dev eth0 label eth0:1
+addr add 10.9.0.1/32 peer 10.9.0.2/32 dev eth0
+addr add 172.17.0.1/16 broadcast 172.17.255.255 dev br0 metric 50
+addr add 10.5.0.1/24 dev br0 noprefixroute
+addr add 10.6.0.1/24 dev br0 scope link
+addr add fd00::2/64 dev eth0 nodad
+addr add fd01::1/64 dev br0 nodad noprefixroute
+route add default via 10.0.0.1 dev eth0 proto static metric 100
+route add default via 10.0.0.9 dev eth0 metric 200
+route add 192.0.2.0/24 via 10.0.0.1 src 10.0.0.3 mtu 1400
+route add 192.0.3.0/24 via 10.0.0.1 mtu lock 1400 advmss 1300
+route add 192.0.4.0/24 dev eth0 scope link
+route add 192.0.5.7 via 10.77.0.1 dev eth0 onlink
+route add 192.0.6.0/24 nexthop via 10.0.0.1 weight 3 nexthop via 172.17.0.9 dev br0 weight 1
+route add 192.0.7.0/24 via inet6 fd00::1 dev eth0
+route add 192.0.8.0/24 dev eth0 tos 0x10
+route add blackhole 198.18.0.0/16
+route add unreachable 198.19.0.0/24 metric 7
+route add throw 198.19.1.0/24 table 77
+route add 192.0.2.0/24 via 10.0.0.1 table 1000
+nexthop add id 5 via 10.0.0.1 dev eth0
+route add 192.0.10.0/24 nhid 5
+route add ::/0 via fd00::1 dev eth0 proto static metric 10
+route add fd05::/64 via fd00::1 pref high
+route add fd06::/64 nexthop via fd00::1 dev eth0 weight 2 nexthop via fd00::9 dev eth0 weight 1
+route add fd07::/64 via fe80::1 dev eth0 onlink
+route add fd08::/64 from fd00::/16 via fd00::1
+route add blackhole fd09::/64
+route add fd0a::1 dev br0 table 200 expires 900
+`
+
+var times = regexp.MustCompile(`expires -?\d+sec|valid_lft \S+ preferred_lft \S+`)
+
+// roads returns the addresses and routes of the thread's namespace.
+func roads(t *testing.T) string {
+	t.Helper()
+	return times.ReplaceAllString(run(t, "ip", "address")+run(t, "ip", "-d", "route", "show", "table", "all")+run(t, "ip", "-d", "-6", "route", "show", "table", "all"), "")
+}
+
+// sorted returns the lines in an order of their own: routes made again come behind their equals.
+func sorted(text string) string {
+	return strings.Join(sortedLines(text), "\n")
+}
+
+// Every object of every sort survives its translation, its removal and its return.
+func TestRoutesAndAddresses(t *testing.T) {
+	for _, kind := range []string{"route", "addr"} {
+		t.Run(kind, func(t *testing.T) {
+			ownNetns(t)
+			setup := streets
+			if kind == "addr" { // a route that needs an address would go with it
+				setup, _, _ = strings.Cut(setup, "route add")
+			}
+			ip(t, setup)
+			store := Stores()[kind].(rtStore)
+			objects := map[string]string{}
+			err := store.m.with(remediate.Step{Kind: kind}, func(c *netlink.Conn, links linkTable) error {
+				return store.each(c, links, func(name, value string) {
+					objects[name] = value
+					n, v, err := store.canonical(name, value, links)
+					if strings.Contains(value, "expires") == (err == nil) || err == nil && (n != name || v != value) {
+						t.Errorf("%s %s: read back as %s %s, %v", name, value, n, v, err)
+					}
+				})
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			tried := 0
+			for name, value := range objects {
+				// What the kernel makes of an address goes and comes with it; a primary address takes its
+				// secondary ones along, which this test is not about.
+				if strings.Contains(value, "proto kernel") || strings.Contains(value, "expires") || strings.Contains(name, "fe80::") || strings.HasPrefix(name, "ff00::") ||
+					strings.Contains(value, "dev lo") && kind == "addr" || strings.HasPrefix(name, "10.0.0.2/") || strings.Contains(name, "dev lo") {
+					continue
+				}
+				tried++
+				before := sorted(roads(t))
+				journal := &remediate.Journal{Dir: filepath.Join(t.TempDir(), "journal")}
+				plan := &remediate.Plan{Steps: []remediate.Step{remediate.Remove(kind, name, value)}}
+				if _, err := journal.Apply(context.Background(), plan, Stores(), Facts(nil)); err != nil {
+					t.Errorf("remove %s: %v", name, err)
+					continue
+				}
+				if sorted(roads(t)) == before {
+					t.Errorf("remove %s: it is still there", name)
+				}
+				if _, err := journal.Undo(context.Background(), "", Stores(), Facts(nil)); err != nil {
+					t.Errorf("put back %s %s: %v", name, value, err)
+					continue
+				}
+				if diff := cmp.Diff(before, sorted(roads(t))); diff != "" {
+					t.Errorf("put back %s %s: it is another one:\n%s", name, value, diff)
+				}
+			}
+			if want := map[string]int{"route": 20, "addr": 7}[kind]; tried != want {
+				t.Errorf("%d objects were tried, not %d", tried, want)
+			}
+		})
+	}
+}

@@ -2,11 +2,16 @@ package packet
 
 import (
 	"net/netip"
+	"os"
 	"slices"
+	"syscall"
 	"testing"
+
+	"github.com/mdlayher/netlink"
 
 	"github.com/docker-netcheck/docker-netcheck/internal/netstate"
 	"github.com/docker-netcheck/docker-netcheck/internal/netstate/fixture"
+	"github.com/docker-netcheck/docker-netcheck/internal/netstate/nftwire"
 )
 
 // healthy returns a captured host on which everything works: its uplink has a carrier, every container's
@@ -35,9 +40,28 @@ func healthy(t testing.TB, name string) *netstate.Snapshot {
 			s.Sandboxes[c.ID] = sandbox(t, s, c, used)
 		}
 	}
+	if recorded, err := os.ReadFile("../netstate/nftwire/testdata/docker-" + name + ".netlink"); err == nil {
+		s.Host.Nft = ruleset(t, recorded)
+	}
 	s.Host.Routes = append(s.Host.Routes, netstate.Route{Family: netstate.IPv6, Table: tableMain, Type: "unicast", Dst: netip.MustParsePrefix("::/0"),
 		Hops: []netstate.RouteHop{{Dev: "ext0", Gateway: netip.MustParseAddr("2001:db8:f::1")}}})
 	return s
+}
+
+// ruleset decodes a recording of nf_tables' messages.
+func ruleset(t testing.TB, recorded []byte) *netstate.Ruleset {
+	t.Helper()
+	messages, err := syscall.ParseNetlinkMessage(recorded)
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := nftwire.NewDecoder()
+	for _, m := range messages {
+		if err := d.Add(netlink.Message{Header: netlink.Header{Type: netlink.HeaderType(m.Header.Type)}, Data: m.Data}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return &d.Ruleset
 }
 
 // sandbox makes the namespace of a running container, as an engine makes it.

@@ -67,7 +67,8 @@ type chain struct {
 // A rule is one rule, ready to run.
 type rule struct {
 	chain   *chain
-	number  int    // of iptables, from 1
+	nft     string // family and table, where it is named by its handle; "": by its number
+	number  int    // from 1
 	handle  uint64 // of nft
 	packets uint64
 	bytes   uint64

@@ -332,3 +332,5 @@ func (w *walker) redirect(q *skb, ports span, ranged bool) verdict {
 	v.did = "redirect to " + (&skb{tuple: tuple{dst: addr, dport: at, proto: q.proto}}).destination()
 	return v
 }
+
+func hexNumber(n uint32) string { return "0x" + strconv.FormatUint(uint64(n), 16) }

@@ -21,7 +21,7 @@ type netns struct {
 	fibs    map[netstate.Family]*fib
 	hooks   map[hookKey][]*base
 	sets    map[string]*ipset
-	nft     *nftIndex
+	printer netstate.NftPrinter
 }
 
 // A link is a network interface in its namespace.

@@ -15,6 +15,7 @@ const (
 	selectPort
 	selectSrc
 	selectDst
+	selectFamily // while a rule is read
 )
 
 // A selector says which packets a rule can be for at all, so that most rules of a long chain are never

@@ -210,8 +210,8 @@ func (w *walker) note(format string, args ...any) {
 
 // object names the rule as DESIGN has it.
 func (r *rule) object() string {
-	if r.chain.nft {
-		return fmt.Sprintf("nft %s %s handle %d: %s", r.chain.label, r.chain.name, r.handle, r.text())
+	if r.nft != "" {
+		return fmt.Sprintf("nft %s %s handle %d: %s", r.nft, r.chain.name, r.handle, r.text())
 	}
 	return fmt.Sprintf("%s %s %d: %s", r.chain.label, r.chain.name, r.number, r.text())
 }

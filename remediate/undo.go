@@ -54,7 +54,7 @@ func (j *Journal) Undo(ctx context.Context, id string, stores Stores, facts Fact
 	if err != nil {
 		return nil, err
 	}
-	run, err := runs.standing(id)
+	run, err := runs.Standing(id)
 	if err != nil {
 		return nil, err
 	}
@@ -112,8 +112,9 @@ func none(id string) error {
 	return fmt.Errorf("run %s: no such run: %w", id, ErrNothing)
 }
 
-// standing returns the run to undo.
-func (runs History) standing(id string) (*Run, error) {
+// Standing returns the run that Undo would take back: that with the ID, or the last one that stands when it
+// is "". Its errors are those of Undo.
+func (runs History) Standing(id string) (*Run, error) {
 	for i := range runs {
 		if run := &runs[i]; run.State == Unfinished {
 			if id != "" && id != run.ID {

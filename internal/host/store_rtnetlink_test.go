@@ -56,6 +56,14 @@ route add fd0a::1 dev br0 table 200 expires 900
 
 var times = regexp.MustCompile(`expires -?\d+sec|valid_lft \S+ preferred_lft \S+`)
 
+// passing is what a link and the kernel's own routes say by themselves, at a time of their own: timers, a
+// carrier, the queue of a link that has never been up.
+var passing = regexp.MustCompile(`\w+_timer +[\d.]+|(designated_\w+|port_id|port_no|bridge_id|root_id|topology_change\S*|state|qdisc|tso_max_size) \S+|` +
+	`NO-CARRIER,|,M-DOWN|,LOWER_UP| linkdown| dead|multicast ff00::/8 .*\n`)
+
+// settled leaves out of a text what passes.
+func settled(text string) string { return passing.ReplaceAllString(text, "") }
+
 // roads returns the addresses and routes of the thread's namespace.
 func roads(t *testing.T) string {
 	t.Helper()
@@ -100,21 +108,21 @@ func TestRoutesAndAddresses(t *testing.T) {
 					continue
 				}
 				tried++
-				before := sorted(roads(t))
+				before := sorted(settled(roads(t)))
 				journal := &remediate.Journal{Dir: filepath.Join(t.TempDir(), "journal")}
 				plan := &remediate.Plan{Steps: []remediate.Step{remediate.Remove(kind, name, value)}}
 				if _, err := journal.Apply(context.Background(), plan, Stores(), Facts(nil)); err != nil {
 					t.Errorf("remove %s: %v", name, err)
 					continue
 				}
-				if sorted(roads(t)) == before {
+				if sorted(settled(roads(t))) == before {
 					t.Errorf("remove %s: it is still there", name)
 				}
 				if _, err := journal.Undo(context.Background(), "", Stores(), Facts(nil)); err != nil {
 					t.Errorf("put back %s %s: %v", name, value, err)
 					continue
 				}
-				if diff := cmp.Diff(before, sorted(roads(t))); diff != "" {
+				if diff := cmp.Diff(before, sorted(settled(roads(t)))); diff != "" {
 					t.Errorf("put back %s %s: it is another one:\n%s", name, value, diff)
 				}
 			}

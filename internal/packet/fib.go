@@ -134,7 +134,7 @@ func (f *fib) lookup(w *walker, q flow) decision {
 		r := &f.rules[i]
 		fits := f.fits(w, r, q)
 		if fits == maybe {
-			fits = answerOf(w.may("routing rule " + ruleText(r)))
+			fits = answerOf(w.may())
 		}
 		if fits == no {
 			continue
@@ -155,7 +155,7 @@ func (f *fib) lookup(w *walker, q flow) decision {
 			if n := r.SuppressPrefixLen; n != nil && d.forbidden == "" && d.route.Dst.Bits() <= *n {
 				continue
 			}
-			if r.SuppressGroup != nil && w.may("routing rule "+ruleText(r)) {
+			if r.SuppressGroup != nil && w.may() {
 				continue
 			}
 			return d
@@ -320,7 +320,7 @@ func (f *fib) usable(w *walker, q flow, route *netstate.Route) (decision, bool) 
 	d.others = good[1:]
 	if len(good) > 1 {
 		for _, hop := range good[1:] {
-			if w.may("which hop of " + routeText(route) + " is taken") {
+			if w.may() {
 				d.use(f.ns, q, hop)
 				break
 			}
@@ -340,7 +340,7 @@ func (f *fib) siblings(d *decision, q flow, rest []*netstate.Route, w *walker) {
 			continue
 		}
 		d.others = append(d.others, other.hop)
-		if w.may("which of several routes to " + route.Dst.String() + " is taken") {
+		if w.may() {
 			rule := d.rule
 			*d = other
 			d.rule = rule

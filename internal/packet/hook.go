@@ -74,6 +74,7 @@ type rule struct {
 	bytes   uint64
 	text    func() string
 	comment string
+	maker   string // what owner found
 	run     runner
 	selector
 }

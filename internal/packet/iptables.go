@@ -99,7 +99,7 @@ func (t *textRule) run(w *walker, p *skb, r *rule) verdict {
 		case no:
 			return verdict{}
 		case maybe:
-			unsure = t.matches[i].module
+			unsure = "match " + t.matches[i].module
 		}
 	}
 	if t.idle {
@@ -108,7 +108,7 @@ func (t *textRule) run(w *walker, p *skb, r *rule) verdict {
 	if t.unknown != "" {
 		unsure = t.unknown
 	}
-	if unsure != "" && !w.may(r.object()) {
+	if unsure != "" && !w.mayRule(r, unsure) {
 		return verdict{}
 	}
 	return t.target(w, p)

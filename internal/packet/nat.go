@@ -224,7 +224,7 @@ func (w *walker) nat(q *skb, dst bool, lo, hi netip.Addr, ports span, ranged boo
 	}
 	if lo.IsValid() {
 		addr = lo
-		if hi != lo && w.may("which address of "+lo.String()+"-"+hi.String()+" is taken") {
+		if hi != lo && w.may() {
 			addr = hi
 		}
 	}
@@ -233,7 +233,7 @@ func (w *walker) nat(q *skb, dst bool, lo, hi netip.Addr, ports span, ranged boo
 		if ports.lo != ports.hi {
 			if !dst {
 				at = anyPort
-			} else if w.may("which port of the range is taken") {
+			} else if w.may() {
 				at = ports.hi
 			}
 		}

@@ -63,7 +63,7 @@ func (r *nftRule) run(w *walker, p *skb, of *rule) verdict {
 		case broken:
 			return verdict{did: did}
 		case either:
-			if !w.may(of.object()) {
+			if !w.mayRule(of, exprWords(e)) {
 				return verdict{did: did}
 			}
 		case ended:
@@ -326,9 +326,24 @@ func (m *machine) step(e netstate.NftExpr) (outcome, verdict) {
 	return either, verdict{} // limit, quota, connlimit, inner, and what is not understood
 }
 
+// exprWords names an expression for people.
+func exprWords(e netstate.NftExpr) string {
+	switch e := e.(type) {
+	case *netstate.NftOpaque:
+		return "an expression that is not understood: " + e.Expr
+	case *netstate.NftMatch:
+		return "xt match " + e.Match
+	case *netstate.NftObjref:
+		return "a named " + e.Type
+	case *netstate.NftCmp, *netstate.NftRange, *netstate.NftLookup, *netstate.NftPayload:
+		return "what the sender puts into the packet"
+	}
+	return e.Name()
+}
+
 // perhaps gives a verdict on one of the possible ways, and goes on on the other.
 func (m *machine) perhaps(v verdict) (outcome, verdict) {
-	if m.w.may(m.rule.object()) {
+	if m.w.mayRule(m.rule, v.why) {
 		return ended, v
 	}
 	return next, verdict{}
@@ -347,7 +362,7 @@ func (m *machine) verdict(v *netstate.NftVerdict) verdict {
 	case "goto":
 		return verdict{code: gotoIt, chain: m.table.chains[v.Chain]}
 	case "queue":
-		if m.w.may(m.rule.object()) {
+		if m.w.mayRule(m.rule, "a program on a queue") {
 			return verdict{code: dropIt, why: "a program on a queue decides"}
 		}
 		return verdict{code: accept}

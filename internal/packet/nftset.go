@@ -3,7 +3,6 @@ package packet
 import (
 	"bytes"
 	"sort"
-	"strconv"
 
 	"github.com/docker-netcheck/docker-netcheck/internal/netstate"
 )
@@ -132,7 +131,7 @@ func (m *machine) lookup(e *netstate.NftLookup) (outcome, verdict) {
 	if found == nil {
 		return broken, verdict{}
 	}
-	if m.stateful(found) == either && !m.w.may(m.rule.object()) {
+	if m.stateful(found) == either && !m.w.mayRule(m.rule, "the state of an element") {
 		return broken, verdict{}
 	}
 	if found.Verdict != nil {
@@ -186,7 +185,7 @@ func (m *machine) findAny(s *nftSet, e *netstate.NftLookup, key, dark []byte) (*
 		return nil, false
 	}
 	for i, el := range fitting {
-		if i == maxWays || m.w.may(m.rule.object()+" "+strconv.Itoa(i)) {
+		if i == maxWays || m.w.mayRule(m.rule, "what the sender puts into the packet") {
 			return el, true
 		}
 	}

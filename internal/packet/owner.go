@@ -1,6 +1,10 @@
 package packet
 
-import "strings"
+import (
+	"net/netip"
+	"regexp"
+	"strings"
+)
 
 // Who makes rules. Yours is everybody who writes rules by hand or with something not known here.
 const yours = "yours"
@@ -44,11 +48,27 @@ func ownerOf(table, chain string) string {
 	return ""
 }
 
-// owner tells who made the rule: by its chain, by the chain that it jumps to, by its comment.
-func (r *rule) owner() string {
+// dockers are the rules that dockerd puts into chains that are not its own. The first group is a bridge, where
+// there is one. Source: moby's libnetwork, every version from 20.10 to 29.
+var dockers = map[string]*regexp.Regexp{
+	"raw PREROUTING": regexp.MustCompile(`^-d \S+ (?:! )?-i (\S+)(?: -p \w+ -m \w+ --dport \d+)? -j (?:DROP|ACCEPT)$`),
+	"nat POSTROUTING": regexp.MustCompile(`^(?:-s \S+ ! -o (\S+)|-o (\S+) -m addrtype --src-type LOCAL|-s \S+ -d \S+ -p \w+ -m \w+ --dport \d+)` +
+		` -j (?:MASQUERADE|SNAT --to-source \S+)$`),
+	"filter FORWARD": regexp.MustCompile(`^(?:-i (\S+)(?: (?:! )?-o (\S+))? -j (?:ACCEPT|DROP)|-o (\S+) -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT)$`),
+}
+
+// owner tells who made the rule: by its chain, by the chain that it jumps to, by its comment, or by its looks.
+func (r *rule) owner(x *Index) string {
 	if r.chain.owner != "" {
 		return r.chain.owner
 	}
+	if r.maker == "" {
+		r.maker = r.guessOwner(x)
+	}
+	return r.maker
+}
+
+func (r *rule) guessOwner(x *Index) string {
 	text := r.text()
 	if at := strings.LastIndex(text, "-j "); at >= 0 {
 		target, _, _ := strings.Cut(text[at+3:], " ")
@@ -70,8 +90,40 @@ func (r *rule) owner() string {
 		return "a VPN"
 	case strings.Contains(comment, "generated for LXD"), strings.Contains(comment, "generated for Incus"):
 		return "LXD"
-	case strings.Contains(comment, "DOCKER"), strings.HasPrefix(comment, "docker"):
-		return "Docker"
+	}
+	if shape := dockers[r.chain.table+" "+r.chain.name]; shape != nil {
+		if found := shape.FindStringSubmatch(text); found != nil {
+			bridge := ""
+			for _, group := range found[1:] {
+				if group != "" && group != "lo" {
+					bridge = group
+				}
+			}
+			if bridge == "" || bridge == "docker0" || x.dockerBridge(bridge) || strings.HasPrefix(bridge, "br-") {
+				return "Docker"
+			}
+			if r.chain.table == "raw" && x.bridges[prefixAddr(text)] != "" {
+				return "Docker" // a trusted host interface
+			}
+		}
 	}
 	return yours
+}
+
+// prefixAddr returns the address behind -d, or the zero address.
+func prefixAddr(text string) netip.Addr {
+	text, _ = strings.CutPrefix(text, "-d ")
+	text, _, _ = strings.Cut(text, " ")
+	prefix, _ := parsePrefix(text)
+	return prefix.Addr()
+}
+
+// dockerBridge says whether a Docker network has the bridge of that name.
+func (x *Index) dockerBridge(name string) bool {
+	for i := range x.snap.Networks {
+		if x.snap.Networks[i].Bridge() == name {
+			return true
+		}
+	}
+	return false
 }

@@ -84,7 +84,7 @@ func (w *walker) deliver(n *netns, p *skb) *netstate.Socket {
 		w.stop(stop, n)
 		return nil
 	}
-	if sure == maybe && w.may("whether "+socketText(s)+" takes IPv4") {
+	if sure == maybe && w.may() {
 		w.stop(Stop{Hop: Socket, Kind: NoListener, Object: socketText(s), Verdict: Drop,
 			Why: "it may be for IPv6 only"}, n)
 	}
@@ -123,7 +123,7 @@ func (w *walker) diverted(n *netns, p *skb, was tuple) {
 	}
 	object, owner := "nat", ""
 	if r := w.bound; r != nil {
-		object, owner = r.object(), r.owner()
+		object, owner = r.object(), r.owner(w.x)
 	}
 	if n.has(p.dst) || loopback(p.dst) {
 		// To this host itself: a redirect. It counts only if nothing there sends the packet on.

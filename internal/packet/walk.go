@@ -227,15 +227,7 @@ func (w *walker) ingress(t netstate.Target, client netip.Addr) *link {
 
 // isDockers says whether the link is the bridge of a Docker network.
 func (x *Index) isDockers(l *link) bool {
-	if l.Name == "docker0" {
-		return true
-	}
-	for i := range x.snap.Networks {
-		if x.snap.Networks[i].Bridge() == l.Name {
-			return true
-		}
-	}
-	return false
+	return l.Name == "docker0" || x.dockerBridge(l.Name)
 }
 
 // arrive takes a packet from outside into the host.

@@ -15,7 +15,7 @@ type walker struct {
 	trace   *Trace
 	choices []bool
 	asked   int
-	doubts  []string // what each choice was about
+	depends map[string]string // object of a rule → what its answer depends on; of all ways
 
 	conns   map[*netns][]*conn
 	reply   bool // the way back
@@ -40,9 +40,10 @@ func (x *Index) explore(t netstate.Target, walk func(*walker)) *Trace {
 	var merged *Trace
 	var choices []bool
 	ways := 0
+	depends := map[string]string{}
 	all := true // every way so far is stopped for certain
 	for {
-		w := &walker{x: x, trace: &Trace{Target: t}, choices: slices.Clone(choices), conns: map[*netns][]*conn{}}
+		w := &walker{x: x, trace: &Trace{Target: t}, choices: slices.Clone(choices), depends: depends, conns: map[*netns][]*conn{}}
 		walk(w)
 		ways++
 		stopped := slices.ContainsFunc(w.trace.Stops, func(s Stop) bool { return s.Verdict.Stops() })
@@ -80,6 +81,13 @@ func (x *Index) explore(t netstate.Target, walk func(*walker)) *Trace {
 		merged.Verdict = Drop // each way is stopped, every one elsewhere
 	case len(merged.Stops) > 0:
 		merged.Verdict = May
+	}
+	for i := range merged.Stops {
+		s := &merged.Stops[i]
+		object, _, _ := strings.Cut(s.Object, " in container ")
+		if on := depends[object]; on != "" && s.Verdict == May {
+			s.Why = "may be " + s.Why + ": it depends on " + on
+		}
 	}
 	return merged
 }
@@ -136,12 +144,19 @@ func place(h Hop) int {
 	return i
 }
 
-// may answers a question that cannot be told. about says what it depends on.
-func (w *walker) may(about string) bool {
+// mayRule answers whether a rule has its say, which depends on something that cannot be told.
+func (w *walker) mayRule(r *rule, on string) bool {
+	if w.depends != nil {
+		w.depends[r.object()] = on
+	}
+	return w.may()
+}
+
+// may answers a question that cannot be told.
+func (w *walker) may() bool {
 	if w.asked == len(w.choices) {
 		w.choices = append(w.choices, false)
 	}
-	w.doubts = append(w.doubts[:min(w.asked, len(w.doubts))], about)
 	answer := w.choices[w.asked]
 	w.asked++
 	return answer
@@ -220,13 +235,13 @@ func (w *walker) ruleStep(n *netns, hop Hop, r *rule, did string, v Verdict, p *
 	if w.later {
 		return
 	}
-	s := Step{Hop: hop, Object: r.object(), Did: did, Verdict: v, Owner: r.owner(), Packets: r.packets, Bytes: r.bytes}
+	s := Step{Hop: hop, Object: r.object(), Did: did, Verdict: v, Owner: r.owner(w.x), Packets: r.packets, Bytes: r.bytes}
 	w.step(s, n)
 }
 
 // ruleStop writes down that the rule stops the packet, and returns the object for Behind.
 func (w *walker) ruleStop(n *netns, hop Hop, r *rule, v verdict, behind string) string {
-	owner, object := r.owner(), r.object()
+	owner, object := r.owner(w.x), r.object()
 	s := Stop{Hop: hop, Kind: Filter, Object: object, Verdict: Drop, Owner: owner, Behind: behind,
 		Packets: r.packets, Bytes: r.bytes, Family: r.chain.family, Table: r.chain.table, Chain: r.chain.name,
 		Evidence: []string{object}}

@@ -6,9 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/exec"
 	"strconv"
-	"strings"
 	"testing"
 	"time"
 
@@ -139,6 +137,3 @@ func TestCollectTimes(t *testing.T) {
 		}
 	}
 }
-
-var _ = exec.Command
-var _ = strings.Split

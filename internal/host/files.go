@@ -76,6 +76,9 @@ func (m machine) readQuoted(name string) (string, error) {
 	if err != nil {
 		return "", err
 	}
+	if !info.Mode().IsRegular() { // /dev/null
+		return "", nil
+	}
 	if info.Size() > largestFile {
 		return "", fmt.Errorf("%s: larger than 1 MiB", name)
 	}

@@ -83,23 +83,16 @@ func readIpsets(n netns) ([]netstate.Ipset, error) {
 	}
 	var sets []netstate.Ipset
 	for _, answer := range answers {
-		set, err := parseIpset(answer.Data)
-		if err != nil {
+		if sets, err = parseIpset(sets, answer.Data); err != nil {
 			return nil, fmt.Errorf("ipset: %w", err)
 		}
-		// A set that does not fit into one message goes on in the next.
-		if last := len(sets) - 1; last >= 0 && sets[last].Name == set.Name {
-			sets[last].Entries = append(sets[last].Entries, set.Entries...)
-			sets[last].Opaque = sets[last].Opaque || set.Opaque
-			continue
-		}
-		sets = append(sets, set)
 	}
 	return sets, nil
 }
 
-// parseIpset decodes one answer to IPSET_CMD_LIST.
-func parseIpset(data []byte) (netstate.Ipset, error) {
+// parseIpset decodes one answer to IPSET_CMD_LIST and adds it to the sets before. A set that does not
+// fit into one message goes on in the next, which then has its name and no type.
+func parseIpset(sets []netstate.Ipset, data []byte) ([]netstate.Ipset, error) {
 	var set netstate.Ipset
 	var entries [][]byte
 	err := eachAttribute(data, sizeofNfGenMsg, func(ad *netlink.AttributeDecoder) {
@@ -121,15 +114,19 @@ func parseIpset(data []byte) (netstate.Ipset, error) {
 			})
 		}
 	})
+	if last := len(sets) - 1; last < 0 || sets[last].Name != set.Name {
+		sets = append(sets, set)
+	}
+	last := &sets[len(sets)-1]
 	for _, entry := range entries {
-		text, ok := parseIpsetEntry(set.Type, entry)
+		text, ok := parseIpsetEntry(last.Type, entry)
 		if !ok {
-			set.Opaque = true
+			last.Opaque = true
 			continue
 		}
-		set.Entries = append(set.Entries, text)
+		last.Entries = append(last.Entries, text)
 	}
-	return set, err
+	return sets, err
 }
 
 // parseIpsetEntry writes an entry as `ipset save` does, without what does not decide whether it
@@ -237,7 +234,7 @@ func ipsetAddr(ad *netlink.AttributeDecoder) (a netip.Addr) {
 	return a
 }
 
-// ipsetPortText writes a port: bitmap:port has no protocol, and ICMP has type/code.
+// ipsetPortText writes a port: bitmap:port has no protocol, and ICMP has type/code, always as numbers.
 func ipsetPortText(method string, proto int, port, portTo uint16) string {
 	text := strconv.Itoa(int(port))
 	if portTo > port {

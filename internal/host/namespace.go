@@ -182,6 +182,11 @@ func (c *collection) saveIptables(n netns, id string, ns *netstate.Namespace, sa
 			defer wait.Done()
 			var err error
 			sets[i], err = readIptables(c.ctx, n, s)
+			for _, table := range sets[i].Tables {
+				if table.Incomplete != "" && !c.asked(netstate.Nftables) {
+					err = errors.Join(err, errors.New(table.Incomplete))
+				}
+			}
 			c.missing(netstate.Key{Part: netstate.Iptables, Family: s.family, Variant: s.variant, Container: id}, err)
 		}()
 	}

@@ -12,6 +12,9 @@ type IptablesSet struct {
 type IptablesTable struct {
 	Name   string          `json:"name"`
 	Chains []IptablesChain `json:"chains"`
+	// Somebody else's base chains are in the table too, which iptables cannot show: only Namespace.Nft
+	// has them. What iptables says of it, verbatim.
+	Incomplete string `json:"incomplete,omitempty"`
 }
 
 // An IptablesChain is one chain with its rules in their order.

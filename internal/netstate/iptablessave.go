@@ -11,13 +11,15 @@ import (
 // counters (-c) or without.
 //
 // The text is hostile: comments and interface names are anybody's. What it does not understand is in
-// the error, one line each, beside the tables that it did; so is a table that iptables-nft calls
-// incompatible. The error is then the reason why the tables are not the whole truth.
+// the error, one line each, beside the tables that it did; so is a table that iptables-nft cannot show.
+// The error is then the reason why the tables are not the whole truth.
 func ParseIptablesSave(text string) ([]IptablesTable, error) {
 	var (
 		tables []IptablesTable
 		chains map[string]int // name → place in the open table; nil: no table is open
 		wrong  []error
+
+		incomplete = map[string]string{} // table → what iptables said of it, which it does first
 	)
 	for number := 1; text != ""; {
 		record, lines := cutRecord(text)
@@ -30,12 +32,16 @@ func ParseIptablesSave(text string) ([]IptablesTable, error) {
 		switch {
 		case record == "":
 		case record[0] == '#':
-			// "# Table `filter' is incompatible, use 'nft' tool."
-			if strings.Contains(record, "is incompatible") {
+			name, incompatible := incompatibleTable(record)
+			switch {
+			case !incompatible:
+			case strings.Contains(record, "contains incompatible base-chains"):
+				incomplete[name] = strings.TrimLeft(record, "# ")
+			default: // it is not shown at all
 				wrong = append(wrong, errors.New(shorten(strings.TrimLeft(record, "# "))))
 			}
 		case record[0] == '*':
-			tables = append(tables, IptablesTable{Name: record[1:], Chains: []IptablesChain{}})
+			tables = append(tables, IptablesTable{Name: record[1:], Chains: []IptablesChain{}, Incomplete: incomplete[record[1:]]})
 			chains = map[string]int{}
 		case record == "COMMIT":
 			chains = nil
@@ -69,6 +75,17 @@ func ParseIptablesSave(text string) ([]IptablesTable, error) {
 		wrong = append(wrong, fmt.Errorf("table %s: no COMMIT: the text is cut", shorten(tables[len(tables)-1].Name)))
 	}
 	return tables, errors.Join(wrong...)
+}
+
+// incompatibleTable reads "# Table `filter' is incompatible, use 'nft' tool." and "# Table `filter'
+// contains incompatible base-chains, use 'nft' tool to list them."
+func incompatibleTable(record string) (name string, ok bool) {
+	rest, ok := strings.CutPrefix(record, "# Table `")
+	if !ok || !strings.Contains(record, "incompatible") {
+		return "", false
+	}
+	name, _, ok = strings.Cut(rest, "'")
+	return name, ok
 }
 
 // cutRecord returns the first line of text without its newline, and how many lines it takes. A rule

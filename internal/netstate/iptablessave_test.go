@@ -86,6 +86,15 @@ func TestParseIptablesSaveFaults(t *testing.T) {
 	}
 }
 
+// A table that iptables-nft shows in part says so.
+func TestParseIptablesSaveIncomplete(t *testing.T) {
+	const said = "Table `filter' contains incompatible base-chains, use 'nft' tool to list them."
+	got, err := ParseIptablesSave("# " + said + "\n*raw\n:OUTPUT ACCEPT [0:0]\nCOMMIT\n*filter\n:INPUT ACCEPT [0:0]\nCOMMIT\n")
+	if err != nil || len(got) != 2 || got[0].Incomplete != "" || got[1].Incomplete != said {
+		t.Errorf("%+v, %v", got, err)
+	}
+}
+
 // Every rule of real engines' rulesets comes out as it went in.
 func TestParseIptablesSaveEngines(t *testing.T) {
 	files, err := filepath.Glob("testdata/iptables-save/*")

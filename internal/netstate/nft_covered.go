@@ -218,10 +218,9 @@ func (r *savedRule) verdict(v *NftVerdict) bool {
 // comparison accounts for a load, its mask and its comparisons.
 func (r *savedRule) comparison(exprs NftExprs) int {
 	var reg NftReg
-	var size uint32
 	switch e := exprs[0].(type) {
 	case *NftPayload:
-		reg, size = e.Dreg, e.Len
+		reg = e.Dreg
 	case *NftMeta:
 		reg = e.Dreg
 	}
@@ -240,7 +239,7 @@ func (r *savedRule) comparison(exprs NftExprs) int {
 		}
 	}
 	from, to, not, more := bounds(exprs[n:], reg)
-	if more == 0 || size != 0 && uint32(len(from)) != size || mask != nil && len(mask) != len(from) {
+	if more == 0 || len(from) != len(to) || mask != nil && len(mask) != len(from) {
 		return 0
 	}
 	n += more
@@ -248,7 +247,7 @@ func (r *savedRule) comparison(exprs NftExprs) int {
 	said := false
 	switch e := exprs[0].(type) {
 	case *NftPayload:
-		said = r.payload(e, mask, from, to, not)
+		said = len(from) > 0 && len(from) == int(e.Len) && r.payload(e, mask, from, to, not)
 	case *NftMeta:
 		switch e.Key {
 		case "iifname":

@@ -146,7 +146,12 @@ func (p *nftRuleText) bitwise(e *NftBitwise) {
 	changed.said, changed.from = false, append(slices.Clip(v.from), e)
 	op := nftOp{e.Op, e.Mask, e.Xor, e.Shift}
 	switch e.Op {
-	case "mask-xor", "<<", ">>":
+	case "mask-xor":
+		if e.Len != v.size || len(e.Mask) != int(e.Len) || len(e.Xor) != int(e.Len) {
+			p.generic(e)
+			return
+		}
+	case "<<", ">>":
 	default:
 		left := p.left(v)
 		operand := p.constant(left.kind, e.Mask, left.network)

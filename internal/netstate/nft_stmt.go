@@ -281,7 +281,7 @@ func (p *nftRuleText) verdict(v *NftVerdict) string {
 	switch v.Code {
 	case "jump", "goto":
 		if c := p.table.Chain(v.Chain); c != nil && c.Bound {
-			const deepest = 3 // the kernel has no loops, but a document may
+			const deepest = 2 // the kernel has no loops, but a document may
 			if p.depth >= deepest {
 				return v.Code + " { … }"
 			}

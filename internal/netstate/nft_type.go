@@ -158,7 +158,10 @@ func nftName(_ *nftRuleText, b []byte) string {
 }
 
 func nftAddr(_ *nftRuleText, b []byte) string {
-	addr, _ := netip.AddrFromSlice(b)
+	addr, ok := netip.AddrFromSlice(b)
+	if !ok {
+		return "0x" + hexText(b)
+	}
 	return addr.String()
 }
 

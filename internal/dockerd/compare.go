@@ -15,6 +15,9 @@ type Kind string
 // The kinds of difference.
 const (
 	MissingChain Kind = "missing chain"
+	MissingMap   Kind = "missing map"
+	Unhooked     Kind = "unhooked" // a base chain of the nftables backend is not where dockerd calls it: Found
+	Dormant      Kind = "dormant"  // the whole table of the nftables backend is switched off
 	MissingRule  Kind = "missing"
 	Altered      Kind = "altered"   // a rule for the same packets does something else: Found instead of Rule
 	Misplaced    Kind = "misplaced" // the rule is there, on the wrong side of another one: Against
@@ -30,7 +33,7 @@ type Difference struct {
 	Variant       string // of iptables: "nft" or "legacy"; "" for the nftables backend
 	Table         string
 	Chain         string
-	Rule          *Rule  // what dockerd makes; nil for MissingChain, Stale and LeftOver
+	Rule          *Rule  // what dockerd makes; nil for Stale, LeftOver and what is about no rule
 	Found         string // what is there in its place: Altered, Stale, LeftOver; of Misplaced and Shadowed the rule as it stands
 	Number        int    // of Found, from 1; 0: nothing is there
 	Against       string // Misplaced, Shadowed: the rule with which it stands in the wrong order
@@ -44,10 +47,15 @@ func (d *Difference) Object() string {
 	if d.Variant == "" {
 		command = "nft " + nftFamily(d.Family)
 	}
-	at := command + " " + d.Table + " " + d.Chain
+	at := command + " " + d.Table
+	if d.Chain != "" {
+		at += " " + d.Chain
+	}
 	switch d.Kind {
-	case MissingChain:
-		return at + ": missing chain"
+	case MissingChain, MissingMap, Dormant:
+		return at + ": " + string(d.Kind)
+	case Unhooked:
+		return at + ": " + d.Found
 	case MissingRule:
 		return at + ": missing " + d.Rule.Text
 	}
@@ -84,21 +92,19 @@ func nftFamily(family netstate.Family) string {
 // the chains that lack, then of each chain its rules as dockerd makes them, then what is left over. A
 // family that is not judged, or whose tables could not be read, has no differences: see Unjudged.
 func (p *Program) Compare(s *netstate.Snapshot) []Difference {
-	if p.Nftables {
-		return p.compareNftables(s)
-	}
 	var all []Difference
 	for _, family := range families {
-		if p.variant[family] == "" || p.unjudged[family] != "" {
+		if p.unjudged[family] != "" || !slices.ContainsFunc(p.Chains, func(c Chain) bool { return c.Family == family }) {
 			continue
 		}
-		c := comparison{Program: p, s: s, family: family, variant: p.variant[family]}
-		c.set = s.Host.IptablesSet(c.variant, family)
+		c := p.comparison(s, family)
 		c.chains()
 		for _, place := range c.places() {
 			c.compareChain(place[0], place[1])
 		}
-		c.leftOvers()
+		if !p.Nftables {
+			c.leftOvers()
+		}
 		all = append(all, c.found...)
 	}
 	return all
@@ -175,10 +181,29 @@ type comparison struct {
 	*Program
 	s       *netstate.Snapshot
 	family  netstate.Family
-	variant string
-	set     *netstate.IptablesSet
+	variant string                // of iptables; "" for the nftables backend
+	set     *netstate.IptablesSet // of the iptables backend
+	table   *netstate.NftTable    // of the nftables backend
 	found   []Difference
 	addrs   map[netip.Addr]bool // of running containers; nil until needed
+}
+
+func (p *Program) comparison(s *netstate.Snapshot, family netstate.Family) *comparison {
+	c := &comparison{Program: p, s: s, family: family, variant: p.variant[family]}
+	if p.Nftables {
+		c.table = s.Host.Nft.Table(nftFamily(family), nftTable)
+	} else {
+		c.set = s.Host.IptablesSet(c.variant, family)
+	}
+	return c
+}
+
+// lines returns the rules of a chain, or the elements of a map, as they stand.
+func (c *comparison) lines(table, chain string) []line {
+	if c.Nftables {
+		return c.nftLines(chain)
+	}
+	return linesOf(rulesOf(c.set, table, chain))
 }
 
 func (c *comparison) add(d Difference) {
@@ -187,9 +212,27 @@ func (c *comparison) add(d Difference) {
 }
 
 func (c *comparison) chains() {
+	if c.table != nil && c.table.Dormant {
+		c.add(Difference{Kind: Dormant, Table: nftTable})
+	}
 	for _, chain := range c.Chains {
-		if chain.Family == c.family && c.set.Table(chain.Table).Chain(chain.Name) == nil {
-			c.add(Difference{Kind: MissingChain, Table: chain.Table, Chain: chain.Name})
+		d := Difference{Kind: MissingChain, Table: chain.Table, Chain: chain.Name}
+		switch {
+		case chain.Family != c.family:
+		case chain.Map:
+			if c.table.Set(chain.Name) == nil {
+				d.Kind = MissingMap
+				c.add(d)
+			}
+		case c.Nftables:
+			if there := c.table.Chain(chain.Name); there == nil {
+				c.add(d)
+			} else if found := hookText(there.Hook); found != hookText(chain.Hook) {
+				d.Kind, d.Found = Unhooked, found
+				c.add(d)
+			}
+		case c.set.Table(chain.Table).Chain(chain.Name) == nil:
+			c.add(d)
 		}
 	}
 }
@@ -208,14 +251,33 @@ func (c *comparison) places() [][2]string {
 // A line is one rule of a chain as it stands, with what it was recognised as.
 type line struct {
 	text      string
-	spec      spec
 	canonical string
-	number    int   // from 1
-	rule      *Rule // the expected rule that this is, or nil
+	spec      spec     // of an iptables rule
+	nft       *nftSpec // of a rule of the nftables backend
+	number    int      // from 1
+	rule      *Rule    // the expected rule that this is, or nil
+}
+
+func newLine(text string, nft bool) line {
+	if nft {
+		spec := parseNft(text)
+		return line{text: text, canonical: spec.String(), nft: &spec}
+	}
+	spec := parse(text)
+	return line{text: text, canonical: spec.String(), spec: spec}
+}
+
+// samePackets says whether the line does something else for the packets that want is for, whose purpose
+// is why.
+func (l *line) samePackets(why Purpose, want *line) bool {
+	if l.nft != nil {
+		return nftSamePackets(why, want.nft, l.nft)
+	}
+	return samePackets(why, want.spec, l.spec)
 }
 
 func (c *comparison) compareChain(table, chain string) {
-	lines := linesOf(rulesOf(c.set, table, chain))
+	lines := c.lines(table, chain)
 	var missing []*Rule
 	var standing []*line
 	for i := range c.Rules {
@@ -239,7 +301,7 @@ func (c *comparison) compareChain(table, chain string) {
 	}
 	c.order(table, chain, lines, standing)
 	for i := range lines {
-		if l := &lines[i]; l.rule == nil && c.stale(table, chain, l.spec) {
+		if l := &lines[i]; l.rule == nil && c.stale(table, chain, l) {
 			c.add(Difference{Kind: Stale, Table: table, Chain: chain, Found: l.text, Number: l.number})
 		}
 	}
@@ -248,17 +310,17 @@ func (c *comparison) compareChain(table, chain string) {
 func linesOf(rules []netstate.IptablesRule) []line {
 	lines := make([]line, len(rules))
 	for i, r := range rules {
-		spec := parse(r.Text)
-		lines[i] = line{text: r.Text, spec: spec, canonical: spec.String(), number: i + 1}
+		lines[i] = newLine(r.Text, false)
+		lines[i].number = i + 1
 	}
 	return lines
 }
 
 // find returns the first line that is the rule, and marks it and its repetitions as that.
 func find(lines []line, r *Rule) *line {
-	texts := []string{canonical(r.Text)}
+	texts := []string{r.canonical(r.Text)}
 	for _, other := range r.Other {
-		texts = append(texts, canonical(other))
+		texts = append(texts, r.canonical(other))
 	}
 	var first *line
 	for i := range lines {
@@ -275,9 +337,9 @@ func find(lines []line, r *Rule) *line {
 // alteredFrom returns the line that stands where the rule should: one for the same packets that nobody
 // else expects, or nil.
 func (c *comparison) alteredFrom(lines []line, r *Rule) *line {
-	want := parse(r.Text)
+	want := newLine(r.Text, r.nft())
 	for i := range lines {
-		if l := &lines[i]; l.rule == nil && samePackets(r.Why, want, l.spec) && !c.anothers(r.Why, l.spec) {
+		if l := &lines[i]; l.rule == nil && l.samePackets(r.Why, &want) && !c.anothers(r.Why, l) {
 			return l
 		}
 	}
@@ -312,10 +374,13 @@ func samePackets(why Purpose, want, found spec) bool {
 
 // anothers says whether a rule of the shape of Docker's is for a container that runs but was not
 // inspected: its ports are not known, so the rule may well be right.
-func (c *comparison) anothers(why Purpose, found spec) bool {
+func (c *comparison) anothers(why Purpose, found *line) bool {
 	switch why {
 	case Accept, Hairpin:
-		addr := found.addr("-d")
+		addr := found.spec.addr("-d")
+		if found.nft != nil {
+			addr = found.nft.addr()
+		}
 		return addr.IsValid() && c.taken(addr)
 	}
 	return false
@@ -336,10 +401,13 @@ func (c *comparison) taken(addr netip.Addr) bool {
 
 // stale says whether a rule that nobody expects is one that dockerd made for a container's address that
 // no container has now.
-func (c *comparison) stale(table, chain string, found spec) bool {
+func (c *comparison) stale(table, chain string, l *line) bool {
 	var addr netip.Addr
-	ours := chain == docker
+	ours := chain == docker || c.Nftables
+	found := l.spec
 	switch {
+	case l.nft != nil:
+		addr = l.nft.addr()
 	case table == "nat" && found.target.name == "DNAT":
 		to, err := netip.ParseAddrPort(found.arg("--to-destination"))
 		if err != nil {

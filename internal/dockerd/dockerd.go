@@ -25,7 +25,6 @@ type Program struct {
 	IPv6       Setting // ip6tables
 	Chains     []Chain
 	Rules      []Rule // in the order in which dockerd makes them
-	Elements   []Element
 
 	unjudged map[netstate.Family]string
 	variant  map[netstate.Family]string
@@ -65,6 +64,7 @@ func Expected(s *netstate.Snapshot) *Program {
 		switch {
 		case p.Nftables:
 			b.nftables()
+			p.unjudged[family] = s.Why(netstate.Key{Part: netstate.Nftables})
 		case p.Generation >= V28:
 			b.forwardChains()
 		default:

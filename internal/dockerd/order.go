@@ -37,7 +37,7 @@ func shadow(lines []line, l *line) *line {
 		return nil
 	}
 	for i := range lines[:l.number-1] {
-		if before := &lines[i]; before.rule == nil && samePackets(DNAT, l.spec, before.spec) && before.canonical != l.canonical {
+		if before := &lines[i]; before.rule == nil && before.samePackets(DNAT, l) && before.canonical != l.canonical {
 			return before
 		}
 	}

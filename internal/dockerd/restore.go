@@ -112,7 +112,7 @@ func (r *restoration) restoreChain(table, chain string, all []Difference) {
 		case d.Kind == Altered && fits(work, at, d.Rule):
 			e.Op, e.Number, e.Old, e.Text = Replace, at+1, work[at].text, d.Rule.Text
 			r.edits = append(r.edits, e)
-			work[at] = newLine(d.Rule)
+			work[at] = placed(d.Rule)
 		case d.Kind == Altered, d.Kind == Misplaced, d.Kind == Shadowed:
 			e.Op, e.Number, e.Old, e.Text = Delete, at+1, work[at].text, ""
 			r.edits = append(r.edits, e)
@@ -131,13 +131,14 @@ func (r *restoration) restoreChain(table, chain string, all []Difference) {
 			e.Before = work[at].text
 		}
 		r.edits = append(r.edits, e)
-		work = slices.Insert(work, at, newLine(rule))
+		work = slices.Insert(work, at, placed(rule))
 	}
 }
 
-func newLine(r *Rule) *line {
-	spec := parse(r.Text)
-	return &line{text: r.Text, spec: spec, canonical: spec.String(), rule: r}
+func placed(r *Rule) *line {
+	l := newLine(r.Text, r.nft())
+	l.rule = r
+	return &l
 }
 
 // inOrder returns the rules in the order in which they are to be put into their chain: by rank, and
@@ -192,14 +193,14 @@ func fits(work []*line, at int, r *Rule) bool {
 // that ends the chain for every packet.
 func place(work []*line, r *Rule) (at int, passes string) {
 	low, high := bounds(work, r)
-	want := newLine(r)
+	want := placed(r)
 	for i := low; i < high; i++ {
 		l := work[i]
 		if l.rule == nil && l.spec.unconditional() {
 			high, passes = i, l.text
 			break
 		}
-		if l.rule == nil && r.Why == DNAT && samePackets(DNAT, want.spec, l.spec) {
+		if l.rule == nil && r.Why == DNAT && l.samePackets(DNAT, want) {
 			high = i
 			break
 		}

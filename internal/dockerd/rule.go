@@ -71,9 +71,18 @@ type Rule struct {
 	Rank  int
 	Scope string
 
+	// Element says that Text is no rule but an element of the map that Chain names (nftables backend).
+	Element bool
+
 	// First says that dockerd inserts the rule at the head of its rank rather than appending it.
 	First bool
 }
+
+// nft says whether the rule is one of the nftables backend.
+func (r *Rule) nft() bool { return r.Table == nftTable }
+
+// canonical returns the one text for all that mean the same, in the rule's own language.
+func (r *Rule) canonical(text string) string { l := newLine(text, r.nft()); return l.canonical }
 
 // precedes says whether r must stand before other in their chain.
 func (r *Rule) precedes(other *Rule) bool {
@@ -93,23 +102,13 @@ func (r *Rule) concerns(t netstate.Target, network string) bool {
 	return true
 }
 
-// A Chain is one chain that dockerd makes.
+// A Chain is one chain that dockerd makes, or one map of its nftables backend.
 type Chain struct {
-	Family   netstate.Family
-	Table    string
-	Name     string
-	Type     string // of a base chain of the nftables backend: "filter" or "nat"
-	Hook     string // "prerouting", "forward", "output" or "postrouting"; "" for a regular chain
-	Priority int
-}
-
-// An Element is one element of a verdict map of the nftables backend: packets on that link go to that
-// chain.
-type Element struct {
 	Family netstate.Family
-	Map    string
-	Link   string
-	Chain  string
+	Table  string
+	Name   string
+	Map    bool              // a map from links' names to verdicts
+	Hook   *netstate.NftHook // of a base chain of the nftables backend
 }
 
 // single returns addr as iptables-save prints a single address: with its length.

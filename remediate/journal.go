@@ -106,6 +106,27 @@ func (h History) MarshalJSON() ([]byte, error) {
 	}{HistorySchema, orEmpty([]Run(h))})
 }
 
+// UnmarshalJSON is the inverse of MarshalJSON. It reads what may come from another host.
+func (h *History) UnmarshalJSON(data []byte) error {
+	var doc struct {
+		Schema string `json:"schema"`
+		Runs   []Run  `json:"runs"`
+	}
+	if err := strictJSON(data, &doc); err != nil {
+		return fmt.Errorf("history: %w", err)
+	}
+	if doc.Schema != HistorySchema {
+		return fmt.Errorf("history: its schema is %q, this netcheck reads %q", doc.Schema, HistorySchema)
+	}
+	for _, run := range doc.Runs {
+		if len(run.Changed) != len(run.Steps) {
+			return fmt.Errorf("history: run %q: %d steps, and what became of %d", run.ID, len(run.Steps), len(run.Changed))
+		}
+	}
+	*h = doc.Runs
+	return nil
+}
+
 // A record is one line of a run's file.
 type record struct {
 	Op      string    `json:"op"` // "begin", then "do", "did", "undo", "undid" for the steps At, "end"

@@ -10,11 +10,12 @@ import (
 	"github.com/docker/cli/cli/command"
 	"github.com/spf13/cobra"
 
-	"github.com/docker-netcheck/docker-netcheck/remediate"
+	"github.com/docker-netcheck/docker-netcheck/internal/agent"
 )
 
 func newHistoryCommand(dockerCLI command.Cli, exit *exitStatus) *cobra.Command {
 	var format string
+	var at reach
 	cmd := &cobra.Command{
 		Use:   "history [OPTIONS]",
 		Short: "List the fixes that were made on this host",
@@ -23,16 +24,21 @@ func newHistoryCommand(dockerCLI command.Cli, exit *exitStatus) *cobra.Command {
 			if format != "table" && format != "json" {
 				return usage(cmd, "--format %q: is neither table nor json", format)
 			}
-			return exit.run(cmd, func(context.Context) (int, error) { return runHistory(dockerCLI, format) })
+			return exit.run(cmd, func(ctx context.Context) (int, error) {
+				return at.with(ctx, dockerCLI, func(machine agent.Machine) (int, error) {
+					return runHistory(ctx, dockerCLI, machine, format)
+				})
+			})
 		},
 		ValidArgsFunction: cobra.NoFileCompletions,
 	}
 	cmd.Flags().StringVar(&format, "format", "table", `Format output: "table" or "json"`)
+	at.addFlags(cmd)
 	return cmd
 }
 
-func runHistory(dockerCLI command.Cli, format string) (int, error) {
-	runs, err := (&remediate.Journal{Dir: remediate.JournalDir}).Runs()
+func runHistory(ctx context.Context, dockerCLI command.Cli, machine agent.Machine, format string) (int, error) {
+	runs, err := machine.Runs(ctx)
 	if err != nil {
 		return 0, err
 	}

@@ -9,12 +9,17 @@ import (
 	"github.com/docker/cli/cli-plugins/plugin"
 	"github.com/docker/cli/cli/command"
 	"github.com/spf13/cobra"
+
+	"github.com/docker-netcheck/docker-netcheck/internal/agent"
 )
 
 // version is set by the linker.
 var version = "dev"
 
 func main() {
+	if len(os.Args) > 1 && os.Args[1] == agent.ServeArg { // in a helper container
+		os.Exit(agent.Main(os.Args[2:]))
+	}
 	os.Args = alone(os.Args)
 	exit := &exitStatus{}
 	plugin.Run(func(dockerCLI command.Cli) *cobra.Command {

@@ -10,12 +10,14 @@ import (
 	"github.com/docker/cli/cli/command"
 	"github.com/spf13/cobra"
 
+	"github.com/docker-netcheck/docker-netcheck/internal/agent"
 	"github.com/docker-netcheck/docker-netcheck/internal/host"
 	"github.com/docker-netcheck/docker-netcheck/internal/netstate"
 )
 
 func newSnapshotCommand(dockerCLI command.Cli, exit *exitStatus) *cobra.Command {
 	var output string
+	var at reach
 	cmd := &cobra.Command{
 		Use:   "snapshot [OPTIONS] [CONTAINER...]",
 		Short: "Write what netcheck reads of this host, for a report from another machine",
@@ -27,20 +29,22 @@ what stands where; docker netcheck --from FILE judges it.`,
 		Args: cobra.ArbitraryArgs,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return exit.run(cmd, func(ctx context.Context) (int, error) {
-				return 0, runSnapshot(ctx, dockerCLI, args, output)
+				return at.with(ctx, dockerCLI, func(machine agent.Machine) (int, error) {
+					return 0, runSnapshot(ctx, dockerCLI, machine, args, output)
+				})
 			})
 		},
 	}
 	cmd.Flags().StringVarP(&output, "output", "o", "", "Write to a file, instead of STDOUT")
+	at.addFlags(cmd)
 	return cmd
 }
 
-func runSnapshot(ctx context.Context, dockerCLI command.Cli, containers []string, output string) error {
+func runSnapshot(ctx context.Context, dockerCLI command.Cli, machine agent.Machine, containers []string, output string) error {
 	done := progress(dockerCLI.Err(), "reading the host")
 	ctx, cancel := context.WithTimeout(ctx, 60*time.Second)
 	defer cancel()
-	s, err := host.Collect(ctx, host.Options{
-		Docker: dockerCLI.Client(), Context: dockerCLI.CurrentContext(),
+	s, err := machine.Collect(ctx, host.Options{
 		Containers: containers, All: len(containers) == 0, Parts: netstate.All,
 	})
 	done()

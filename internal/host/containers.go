@@ -91,7 +91,9 @@ func (c *collection) readContainers() ([]network.Inspect, error) {
 		}
 		names = slices.Clone(names)
 		for _, r := range running {
-			names = append(names, r.ID)
+			if _, own := r.Labels[AgentLabel]; !own {
+				names = append(names, r.ID)
+			}
 		}
 	}
 	asked, err := each(c.ctx, names, func(ctx context.Context, name string) (netstate.Container, error) {
@@ -110,6 +112,7 @@ func (c *collection) readContainers() ([]network.Inspect, error) {
 			continue
 		}
 		c.s.Containers = append(c.s.Containers, a)
+		c.s.Asked = append(c.s.Asked, a.ID)
 		if donor, ok := strings.CutPrefix(a.NetworkMode, "container:"); ok {
 			donors = append(donors, donor)
 		}

@@ -14,7 +14,6 @@ import (
 	"time"
 
 	"github.com/docker-netcheck/docker-netcheck/internal/netstate"
-	"golang.org/x/sys/unix"
 )
 
 // engineSocket returns the path of the Unix socket behind a daemon's address, or "".
@@ -43,12 +42,21 @@ func sameHost(daemonHost string) bool {
 	return name == "localhost" || err == nil && a.IsLoopback()
 }
 
-// findDockerd returns the PID of the engine at that address, or 0: the process behind its socket, the
-// one in its PID file, or the only one of that name.
+// findDockerd returns the PID of the engine at that address, or 0: the process behind its socket, or where
+// the service manager made that or the connection is TCP, the one in the PID file, or the only one of that
+// name.
 func (m machine) findDockerd(daemonHost string) int {
 	if path := engineSocket(daemonHost); path != "" {
-		// A socket-activated engine's socket is that of systemd.
-		if pid := peer(m.path(path)); m.isDockerd(pid) {
+		c, err := net.DialTimeout("unix", m.path(path), time.Second)
+		if err != nil {
+			return 0
+		}
+		defer c.Close()
+		pid := credentials(c.(*net.UnixConn))
+		if pid != 1 && !m.isDockerd(pid) { // forwarded, or of another PID namespace
+			return 0
+		}
+		if pid, err := m.unixServer(c.(*net.UnixConn)); err == nil {
 			return pid
 		}
 	}
@@ -71,26 +79,6 @@ func (m machine) findDockerd(daemonHost string) int {
 
 func (m machine) isDockerd(pid int) bool {
 	return pid > 0 && m.comm(pid) == "dockerd"
-}
-
-// peer returns the PID of the process that listens on a Unix socket (SO_PEERCRED), or 0.
-func peer(path string) int {
-	c, err := net.DialTimeout("unix", path, time.Second)
-	if err != nil {
-		return 0
-	}
-	defer c.Close()
-	raw, err := c.(*net.UnixConn).SyscallConn()
-	if err != nil {
-		return 0
-	}
-	pid := 0
-	raw.Control(func(fd uintptr) {
-		if cred, err := unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED); err == nil {
-			pid = int(cred.Pid)
-		}
-	})
-	return pid
 }
 
 // A locality says whether the engine runs in this network namespace, and whether it numbers processes

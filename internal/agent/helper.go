@@ -1,0 +1,272 @@
+package agent
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/containerd/errdefs"
+	"github.com/docker/docker/api/types"
+	"github.com/docker/docker/api/types/container"
+	"github.com/docker/docker/api/types/mount"
+	"github.com/docker/docker/client"
+	"github.com/docker/docker/pkg/stdcopy"
+
+	"github.com/docker-netcheck/docker-netcheck/internal/host"
+)
+
+// ServeArg is the first argument of the program inside a helper container; Main gets the others.
+const ServeArg = "netcheck-agent-serve"
+
+// With which rights a helper runs: the value of its label, and its argument.
+const (
+	reading  = "read"
+	changing = "change"
+)
+
+// hostRoot is where the host's root is in a helper container.
+const hostRoot = "/host"
+
+// namePrefix is how the name of each helper container begins.
+const namePrefix = "netcheck-agent-"
+
+// What a helper may do. docs/security.md has the reasons at length.
+var (
+	readingCaps = []string{
+		"SYS_CHROOT",      // to use the host's own programs and D-Bus
+		"SYS_ADMIN",       // to enter the network namespaces of containers
+		"SYS_PTRACE",      // to open those namespaces, and to see whose sockets are whose
+		"DAC_READ_SEARCH", // to read what belongs to other users: /proc/PID/fd, configuration
+		"NET_ADMIN",       // to list nf_tables, conntrack and ipsets
+		"NET_RAW",         // iptables-legacy-save opens a raw socket
+	}
+	changingCaps = append([]string{
+		"DAC_OVERRIDE", "CHOWN", "FOWNER", "FSETID", // to replace a configuration file with the same owner and mode
+	}, readingCaps...)
+)
+
+// spec is the helper's container.
+func spec(image, rights string) (*container.Config, *container.HostConfig) {
+	caps := readingCaps
+	if rights == changing {
+		caps = changingCaps
+	}
+	config := &container.Config{
+		Image: image, Cmd: []string{ServeArg, rights},
+		AttachStdin: true, AttachStdout: true, AttachStderr: true,
+		OpenStdin: true, StdinOnce: true, // its input ends when the client does
+		User: "0:0", WorkingDir: "/",
+		Labels: map[string]string{
+			host.AgentLabel: rights,
+			"org.opencontainers.image.description": "docker netcheck's helper: it looks at the network of this host, " +
+				"or puts it right, and is gone when it has answered",
+		},
+	}
+	return config, &container.HostConfig{
+		AutoRemove:     true,
+		NetworkMode:    "host",
+		PidMode:        "host",
+		UsernsMode:     "host", // with userns-remap there are no host namespaces otherwise
+		CapDrop:        []string{"ALL"},
+		CapAdd:         caps,
+		SecurityOpt:    []string{"apparmor=unconfined", "label=disable", "no-new-privileges"},
+		ReadonlyRootfs: true,
+		LogConfig:      container.LogConfig{Type: "none"}, // what it answers is not to be written to a disk
+		Mounts: []mount.Mount{{
+			Type: mount.TypeBind, Source: "/", Target: hostRoot, ReadOnly: rights == reading,
+		}},
+	}
+}
+
+// A helper is a running helper container.
+type helper struct {
+	docker client.APIClient
+	id     string
+	name   string
+	rights string
+	stream types.HijackedResponse
+	out    *bufio.Reader // what it answers
+	said   *tail         // on stderr
+	swept  chan struct{} // closed when those were removed that others left
+}
+
+// start starts a helper. When ctx ends meanwhile, nothing of it is left.
+func start(ctx context.Context, docker client.APIClient, image, rights string) (_ *helper, err error) {
+	h := &helper{docker: docker, name: newName(), rights: rights, said: &tail{}}
+	config, hostConfig := spec(image, rights)
+	// A request that is cut off may have been carried out: what was begun is waited for.
+	steady, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute)
+	defer cancel()
+	created, err := docker.ContainerCreate(steady, config, hostConfig, nil, nil, h.name)
+	if err != nil {
+		return nil, err
+	}
+	h.id = created.ID
+	defer func() {
+		if err != nil {
+			h.kill()
+		}
+	}()
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	h.stream, err = docker.ContainerAttach(steady, h.id, container.AttachOptions{Stream: true, Stdin: true, Stdout: true, Stderr: true})
+	if err != nil {
+		return nil, err
+	}
+	r, w := io.Pipe()
+	go func() {
+		_, err := stdcopy.StdCopy(w, h.said, h.stream.Reader)
+		w.CloseWithError(err) // nil is io.EOF
+	}()
+	h.out = bufio.NewReader(r)
+	if err := docker.ContainerStart(steady, h.id, container.StartOptions{}); err != nil {
+		h.stream.Close()
+		return nil, err
+	}
+	h.swept = make(chan struct{})
+	go func() {
+		defer close(h.swept)
+		ctx, cancel := context.WithTimeout(context.Background(), grace)
+		defer cancel()
+		sweep(ctx, docker, h.id)
+	}()
+	return h, nil
+}
+
+func newName() string {
+	var random [6]byte
+	rand.Read(random[:]) // never fails
+	return namePrefix + hex.EncodeToString(random[:])
+}
+
+// grace is how long a helper may take to end what it was told to stop.
+const grace = 10 * time.Second
+
+// ask sends a request and returns the reply. When ctx ends, the helper is told to stop, and its answer is
+// still waited for if it was to change something: it rolls back.
+func (h *helper) ask(ctx context.Context, q request) (*reply, error) {
+	q.Engine = engine{Socket: socketOf(h.docker.DaemonHost()), API: h.docker.ClientVersion(), Container: h.id}
+	type result struct {
+		reply *reply
+		err   error
+	}
+	done := make(chan result, 1)
+	go func() {
+		a := &reply{}
+		err := send(h.stream.Conn, q)
+		if err == nil {
+			err = receive(h.out, maxReply, a)
+		}
+		done <- result{a, err}
+	}()
+	var got result
+	select {
+	case got = <-done:
+	case <-ctx.Done():
+		h.stream.CloseWrite()
+		patience := grace
+		if h.rights == reading {
+			patience = 0
+		}
+		select {
+		case got = <-done:
+		case <-time.After(patience):
+			if h.rights == changing {
+				return nil, fmt.Errorf("%w: the helper %s still takes back what it did: see docker netcheck history", ctx.Err(), h.name)
+			}
+			return nil, ctx.Err()
+		}
+	}
+	if got.err != nil {
+		if ctx.Err() != nil {
+			return nil, ctx.Err()
+		}
+		return nil, h.silent(got.err)
+	}
+	return got.reply, got.reply.Error.err()
+}
+
+// silent words the error of a helper that gave no answer.
+func (h *helper) silent(err error) error {
+	text := strings.TrimSpace(h.said.String())
+	switch {
+	case text != "":
+		return fmt.Errorf("helper container %s: %s", h.name, text)
+	case errors.Is(err, io.EOF):
+		return fmt.Errorf("helper container %s ended without an answer", h.name)
+	}
+	return fmt.Errorf("helper container %s: %w", h.name, err)
+}
+
+// close ends the helper and waits until it is removed.
+func (h *helper) close() error {
+	defer h.stream.Close()
+	<-h.swept
+	h.stream.CloseWrite()
+	ctx, cancel := context.WithTimeout(context.Background(), grace)
+	defer cancel()
+	waiting, failed := h.docker.ContainerWait(ctx, h.id, container.WaitConditionRemoved)
+	select {
+	case <-waiting:
+		return nil
+	case err := <-failed:
+		if errdefs.IsNotFound(err) {
+			return nil
+		}
+		if h.rights == reading {
+			return h.kill()
+		}
+		return fmt.Errorf("helper container %s: %w", h.name, err)
+	}
+}
+
+// kill removes the helper, whatever it does. It must not be at work on a plan.
+func (h *helper) kill() error {
+	ctx, cancel := context.WithTimeout(context.Background(), grace)
+	defer cancel()
+	err := h.docker.ContainerRemove(ctx, h.id, container.RemoveOptions{Force: true, RemoveVolumes: true})
+	if err == nil || errdefs.IsNotFound(err) || errdefs.IsConflict(err) { // conflict: it is being removed
+		return nil
+	}
+	return fmt.Errorf("helper container %s is left: %w", h.name, err)
+}
+
+// socketOf returns the path of the Unix socket behind a daemon's address, or "".
+func socketOf(daemonHost string) string {
+	path, ok := strings.CutPrefix(daemonHost, "unix://")
+	if !ok {
+		return ""
+	}
+	return path
+}
+
+// A tail keeps the last of what is written to it.
+type tail struct {
+	mu   sync.Mutex
+	last []byte
+}
+
+func (t *tail) Write(p []byte) (int, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.last = append(t.last, p...)
+	if over := len(t.last) - 2048; over > 0 {
+		t.last = bytes.Clone(t.last[over:])
+	}
+	return len(p), nil
+}
+
+func (t *tail) String() string {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return string(t.last)
+}

@@ -1,0 +1,208 @@
+//go:build linux
+
+package agent
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"strings"
+	"time"
+
+	"github.com/docker/docker/client"
+	"golang.org/x/sys/unix"
+
+	"github.com/docker-netcheck/docker-netcheck/internal/host"
+	"github.com/docker-netcheck/docker-netcheck/remediate"
+)
+
+// Main is the program inside a helper container: it serves requests on stdin until that ends, and
+// returns the exit status. args are those behind ServeArg: with which rights it runs.
+func Main(args []string) int {
+	rights := strings.Join(args, " ")
+	if rights != reading && rights != changing {
+		fmt.Fprintf(os.Stderr, "%s is for netcheck's own helper containers\n", ServeArg)
+		return 125
+	}
+	if err := enterHost(rights); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 125
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, unix.SIGTERM, unix.SIGHUP)
+	defer stop()
+	s := server{rights: rights}
+	if err := s.serve(ctx, os.Stdin, os.Stdout); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 125
+	}
+	return 0
+}
+
+// enterHost makes the host's root ours, so that its own programs, its D-Bus and its files are used.
+func enterHost(rights string) error {
+	if rights == reading {
+		// The engine mounts "/" read-only, but older ones not what is mounted below it. A kernel before
+		// 5.12 cannot do better; what is read is the same.
+		_ = unix.MountSetattr(unix.AT_FDCWD, hostRoot, unix.AT_RECURSIVE, &unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY})
+	}
+	if err := unix.Chroot(hostRoot); err != nil {
+		return fmt.Errorf("enter the host's root: %w", err)
+	}
+	if err := os.Chdir("/"); err != nil {
+		return fmt.Errorf("enter the host's root: %w", err)
+	}
+	for name, value := range map[string]string{
+		"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/root", "LC_ALL": "C",
+	} {
+		if err := os.Setenv(name, value); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// A server answers requests.
+type server struct {
+	rights string
+	docker client.APIClient // once the engine was found
+}
+
+// serve answers requests, one by one, until there are no more. When the input ends, or ctx does, what is
+// going on is cancelled: a plan in the middle is rolled back, and that is still answered.
+func (s *server) serve(ctx context.Context, in io.Reader, out io.Writer) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	requests := make(chan request)
+	ended := make(chan error, 1)
+	go func() {
+		defer cancel()
+		r := bufio.NewReader(in)
+		for {
+			var q request
+			if err := receive(r, maxRequest, &q); err != nil {
+				ended <- err
+				return
+			}
+			select {
+			case requests <- q:
+			case <-ctx.Done():
+				ended <- ctx.Err()
+				return
+			}
+		}
+	}()
+	for {
+		select {
+		case q := <-requests:
+			answer := s.answer(ctx, q)
+			if err := send(out, answer); err != nil && ctx.Err() == nil {
+				return fmt.Errorf("answer: %w", err)
+			}
+		case <-ctx.Done():
+			select {
+			case err := <-ended:
+				if errors.Is(err, io.EOF) || errors.Is(err, context.Canceled) {
+					return nil
+				}
+				return err
+			default: // a signal
+				return nil
+			}
+		}
+	}
+}
+
+// answer does what is asked for.
+func (s *server) answer(ctx context.Context, q request) *reply {
+	a := &reply{}
+	if q.Timeout > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, q.Timeout)
+		defer cancel()
+	}
+	a.Error = failureOf(s.do(ctx, q, a))
+	return a
+}
+
+func (s *server) do(ctx context.Context, q request, a *reply) (err error) {
+	if s.rights == reading && (q.Do == doApply || q.Do == doUndo) {
+		return fmt.Errorf("%s: this helper may only read", q.Do)
+	}
+	journal := &remediate.Journal{Dir: remediate.JournalDir}
+	if q.Do == doHistory {
+		runs, err := journal.Runs()
+		if err != nil {
+			return err
+		}
+		a.History, err = json.Marshal(runs)
+		return err
+	}
+	if s.docker == nil {
+		if s.docker, err = findEngine(ctx, q.Engine); err != nil {
+			return err
+		}
+	}
+	switch q.Do {
+	case doCollect:
+		if q.Collect == nil {
+			return errors.New("collect: nothing is asked for")
+		}
+		snapshot, err := host.Collect(ctx, host.Options{
+			Docker: s.docker, Context: q.Collect.Context, Containers: q.Collect.Containers,
+			All: q.Collect.All, Filters: q.Collect.Filters, Parts: q.Collect.Parts,
+		})
+		if err != nil {
+			return err
+		}
+		a.Snapshot, err = encodeSnapshot(snapshot)
+		return err
+	case doApply:
+		plan, err := remediate.ParsePlan(q.Plan)
+		if err != nil {
+			return err
+		}
+		a.Run, err = journal.Apply(ctx, plan, host.Stores(), host.Facts(host.EngineFacts(s.docker)))
+		return err
+	case doUndo:
+		a.Run, err = journal.Undo(ctx, q.Run, host.Stores(), host.Facts(host.EngineFacts(s.docker)))
+		return err
+	}
+	return fmt.Errorf("%q: this helper cannot do that", q.Do)
+}
+
+// findEngine returns a client of the engine that has the helper's container, over a Unix socket of the
+// host: the one that the client used, the usual one, or any that a dockerd listens on.
+func findEngine(ctx context.Context, e engine) (client.APIClient, error) {
+	var last error
+	tried := map[string]bool{"": true}
+	for _, sockets := range []func() []string{
+		func() []string { return []string{e.Socket, "/var/run/docker.sock"} },
+		host.EngineSockets,
+	} {
+		for _, path := range sockets() {
+			if tried[path] {
+				continue
+			}
+			tried[path] = true
+			docker, err := client.NewClientWithOpts(client.WithHost("unix://"+path), client.WithVersion(e.API))
+			if err != nil {
+				last = err
+				continue
+			}
+			probe, cancel := context.WithTimeout(ctx, 5*time.Second)
+			_, err = docker.ContainerInspect(probe, e.Container)
+			cancel()
+			if err == nil {
+				return docker, nil
+			}
+			last = fmt.Errorf("%s: %w", path, err)
+			docker.Close()
+		}
+	}
+	return nil, fmt.Errorf("no Unix socket on the engine's host leads to the engine: %w", last)
+}

@@ -214,18 +214,20 @@ func (c *comparison) nftLines(name string) []line {
 		return nil
 	}
 	printer := c.s.Host.NftPrinter()
-	var texts []string
+	var lines []line
+	add := func(text string, handle uint64) {
+		l := newLine(text, true)
+		l.number, l.handle = len(lines)+1, handle
+		lines = append(lines, l)
+	}
 	if set := c.table.Set(name); set != nil {
-		texts = printer.Elements(c.table, set)
+		for _, text := range printer.Elements(c.table, set) {
+			add(text, 0)
+		}
 	} else if chain := c.table.Chain(name); chain != nil {
 		for i := range chain.Rules {
-			texts = append(texts, printer.Rule(c.table, &chain.Rules[i]))
+			add(printer.Rule(c.table, &chain.Rules[i]), chain.Rules[i].Handle)
 		}
-	}
-	lines := make([]line, len(texts))
-	for i, text := range texts {
-		lines[i] = newLine(text, true)
-		lines[i].number = i + 1
 	}
 	return lines
 }
@@ -296,12 +298,23 @@ func (s nftSpec) addr() netip.Addr {
 	return netip.Addr{}
 }
 
+// published returns what a DNAT matches of the packet itself: the published address and port.
+func (s nftSpec) published() string {
+	text := s.match
+	if rest, ok := strings.CutPrefix(text, "iifname != "); ok {
+		_, text, _ = strings.Cut(rest, " ")
+	}
+	return strings.TrimPrefix(text, "ip6 saddr != fe80::/10 ")
+}
+
 // nftSamePackets is samePackets for the nftables backend.
 func nftSamePackets(why Purpose, want, found *nftSpec) bool {
 	if want.comment != found.comment {
 		return false
 	}
 	switch why {
+	case DNAT:
+		return found.published() == want.published()
 	case Accept:
 		return found.action == want.action && found.addr().IsValid() &&
 			strings.ReplaceAll(found.match, found.addr().String(), "") == strings.ReplaceAll(want.match, want.addr().String(), "")

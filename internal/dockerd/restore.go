@@ -2,6 +2,7 @@ package dockerd
 
 import (
 	"slices"
+	"strings"
 
 	"github.com/docker-netcheck/docker-netcheck/internal/netstate"
 )
@@ -14,41 +15,49 @@ type Op string
 const (
 	NewChain Op = "new chain"
 	Insert   Op = "insert"
-	Replace  Op = "replace"
+	Replace  Op = "replace" // iptables only
 	Delete   Op = "delete"
+
+	// Of the nftables backend.
+	WakeTable Op = "wake table" // make the table, or end its being dormant
+	NewMap    Op = "new map"
+	Rehook    Op = "rehook" // delete a base chain and make it at its hook; its rules follow as Insert
 )
 
-// An Edit is one change of an iptables chain. A list of edits is made in its order, in one transaction
-// for each variant and family.
+// An Edit is one change of a chain. A list of edits is made in its order, in one transaction for each
+// variant and family.
 type Edit struct {
 	Op      Op
 	Family  netstate.Family
-	Variant string
+	Variant string // of iptables; "" for the nftables backend
 	Table   string
-	Chain   string
-	Number  int    // place of the rule from 1, as the earlier edits left the chain; 0 for NewChain
-	Text    string // Insert, Replace: the rule
+	Chain   string // or map
+	Number  int    // place of the rule from 1, as the earlier edits left the chain; 0 where there is none
+	Text    string // Insert, Replace: the rule; NewChain, Rehook: where a base chain of the nftables backend is called
 	Old     string // Replace, Delete: the rule that is there
 	After   string // Insert: the rule before the place, "" at the head
 	Before  string // Insert: the rule behind the place, "" at the end
 	Passes  string // Insert: the foreign rule, which ends the chain for every packet, that it is put before; "" for none
+	Element bool   // Insert, Delete: of the map that Chain names
+	Handle  uint64 // of the nftables backend. Delete: the rule; Insert: the rule before which, 0 at the end
 }
 
 // Restore returns the edits that do away with the given differences, which Compare found in s: chains
 // first, then the rules of Docker's own chains, then those of built-in ones, so that no jump leads into
 // an empty chain. Each rule is put where dockerd would put it, as far as the rules around allow, and
-// such that dockerd will find it there. Stale rules and left-overs have no edits, nor has the nftables
-// backend.
+// such that dockerd will find it there. Stale rules and left-overs have no edits.
 func (p *Program) Restore(s *netstate.Snapshot, all []Difference) []Edit {
 	var edits []Edit
 	for _, family := range families {
-		r := restoration{comparison: comparison{Program: p, s: s, family: family, variant: p.variant[family]}}
-		r.set = s.Host.IptablesSet(r.variant, family)
+		r := restoration{comparison: p.comparison(s, family)}
 		var mine []Difference
 		for _, d := range all {
-			if d.Family == family && d.Variant == r.variant && d.Variant != "" {
+			if d.Family == family && d.Variant == r.variant && d.Table != "" {
 				mine = append(mine, d)
 			}
+		}
+		if len(mine) == 0 {
+			continue
 		}
 		r.newChains(mine)
 		places := r.places()
@@ -61,34 +70,78 @@ func (p *Program) Restore(s *netstate.Snapshot, all []Difference) []Edit {
 	return edits
 }
 
-// builtIn says whether a chain is one that every table of its kind has.
+// builtIn says whether a chain is one that the kernel calls: one of iptables' own, or a base chain of the
+// nftables backend.
 func builtIn(chain string) bool {
+	if i := strings.LastIndexByte(chain, '-'); i >= 0 && strings.ToLower(chain[:i]) == chain[:i] {
+		chain = chain[i+1:]
+	}
 	return slices.Contains([]string{"PREROUTING", "INPUT", "FORWARD", "OUTPUT", "POSTROUTING"}, chain)
 }
 
 // A restoration is that of one family.
 type restoration struct {
-	comparison
-	edits []Edit
+	*comparison
+	edits    []Edit
+	rehooked []string // base chains of the nftables backend that are made anew
 }
 
-// newChains makes the missing chains, those that the restored rules need included.
+func (r *restoration) edit(op Op, table, chain, text string) {
+	r.edits = append(r.edits, Edit{Op: op, Family: r.family, Variant: r.variant, Table: table, Chain: chain, Text: text})
+}
+
+// newChains makes the missing chains, those that the restored rules need included; maps before all.
 func (r *restoration) newChains(all []Difference) {
-	for _, chain := range r.Chains {
-		if chain.Family != r.family || r.set.Table(chain.Table).Chain(chain.Name) != nil {
-			continue
-		}
-		if slices.ContainsFunc(all, func(d Difference) bool {
-			return d.Table == chain.Table && (d.Chain == chain.Name || d.Rule != nil && parse(d.Rule.Text).target.name == chain.Name)
-		}) {
-			r.edits = append(r.edits, Edit{Op: NewChain, Family: r.family, Variant: r.variant, Table: chain.Table, Chain: chain.Name})
+	if r.Nftables && (r.table == nil || r.table.Dormant) {
+		r.edit(WakeTable, nftTable, "", "")
+	}
+	for _, maps := range []bool{true, false} {
+		for _, chain := range r.Chains {
+			if chain.Family != r.family || chain.Map != maps {
+				continue
+			}
+			hook := ""
+			if chain.Hook != nil {
+				hook = hookText(chain.Hook)
+			}
+			switch {
+			case slices.ContainsFunc(all, func(d Difference) bool { return d.Kind == Unhooked && d.Chain == chain.Name }):
+				r.edit(Rehook, chain.Table, chain.Name, hook)
+				r.rehooked = append(r.rehooked, chain.Name)
+			case r.there(chain) || !slices.ContainsFunc(all, func(d Difference) bool { return d.needs(chain) }):
+			case maps:
+				r.edit(NewMap, chain.Table, chain.Name, "")
+			default:
+				r.edit(NewChain, chain.Table, chain.Name, hook)
+			}
 		}
 	}
 }
 
+// there says whether a chain or map is there.
+func (r *restoration) there(chain Chain) bool {
+	switch {
+	case chain.Map:
+		return r.table.Set(chain.Name) != nil
+	case r.Nftables:
+		return r.table.Chain(chain.Name) != nil
+	}
+	return r.set.Table(chain.Table).Chain(chain.Name) != nil
+}
+
+// needs says whether doing away with the difference needs that chain or map.
+func (d *Difference) needs(chain Chain) bool {
+	if d.Table != chain.Table {
+		return false
+	}
+	return d.Chain == chain.Name || d.Rule != nil && slices.ContainsFunc(split(d.Rule.Text), func(word string) bool {
+		return word == chain.Name || word == "@"+chain.Name
+	})
+}
+
 // restoreChain brings the rules of one chain to their places.
 func (r *restoration) restoreChain(table, chain string, all []Difference) {
-	lines := linesOf(rulesOf(r.set, table, chain))
+	lines := r.lines(table, chain)
 	for i := range r.Rules {
 		if rule := &r.Rules[i]; rule.Family == r.family && rule.Table == table && rule.Chain == chain {
 			find(lines, rule)
@@ -99,6 +152,7 @@ func (r *restoration) restoreChain(table, chain string, all []Difference) {
 		work[i] = &lines[i]
 	}
 	e := Edit{Family: r.family, Variant: r.variant, Table: table, Chain: chain}
+	before := len(r.edits)
 	var insert []*Rule
 	for _, d := range all {
 		if d.Table != table || d.Chain != chain {
@@ -109,12 +163,12 @@ func (r *restoration) restoreChain(table, chain string, all []Difference) {
 		case d.Kind == MissingRule:
 			insert = append(insert, d.Rule)
 		case at < 0:
-		case d.Kind == Altered && fits(work, at, d.Rule):
+		case d.Kind == Altered && !r.Nftables && fits(work, at, d.Rule):
 			e.Op, e.Number, e.Old, e.Text = Replace, at+1, work[at].text, d.Rule.Text
 			r.edits = append(r.edits, e)
 			work[at] = placed(d.Rule)
 		case d.Kind == Altered, d.Kind == Misplaced, d.Kind == Shadowed:
-			e.Op, e.Number, e.Old, e.Text = Delete, at+1, work[at].text, ""
+			e.Op, e.Number, e.Old, e.Text, e.Handle, e.Element = Delete, at+1, work[at].text, "", work[at].handle, d.Rule.Element
 			r.edits = append(r.edits, e)
 			work = slices.Delete(work, at, at+1)
 			insert = append(insert, d.Rule)
@@ -123,16 +177,28 @@ func (r *restoration) restoreChain(table, chain string, all []Difference) {
 	e.Op, e.Old = Insert, ""
 	for _, rule := range inOrder(insert) {
 		at, passes := place(work, rule)
-		e.Number, e.Text, e.After, e.Before, e.Passes = at+1, rule.Text, "", "", passes
-		if at > 0 {
-			e.After = work[at-1].text
-		}
-		if at < len(work) {
-			e.Before = work[at].text
+		e.Number, e.Text, e.After, e.Before, e.Passes, e.Element = at+1, rule.Text, textAt(work, at-1), textAt(work, at), passes, rule.Element
+		e.Handle = 0
+		if behind := slices.IndexFunc(work[at:], func(l *line) bool { return l.handle != 0 }); behind >= 0 {
+			e.Handle = work[at+behind].handle
 		}
 		r.edits = append(r.edits, e)
 		work = slices.Insert(work, at, placed(rule))
 	}
+	if slices.Contains(r.rehooked, chain) { // and therefore empty: all of it is put in
+		r.edits = r.edits[:before]
+		for i, l := range work {
+			r.edits = append(r.edits, Edit{Op: Insert, Family: r.family, Table: table, Chain: chain, Number: i + 1, Text: l.text, After: textAt(work, i-1)})
+		}
+	}
+}
+
+// textAt returns the rule at a place, or "" beyond the ends.
+func textAt(work []*line, at int) string {
+	if at < 0 || at >= len(work) {
+		return ""
+	}
+	return work[at].text
 }
 
 func placed(r *Rule) *line {
@@ -209,59 +275,4 @@ func place(work []*line, r *Rule) (at int, passes string) {
 		return low, passes
 	}
 	return high, passes
-}
-
-// Edited returns a snapshot that is as s will be when the edits are made. It shares what is not edited.
-func Edited(s *netstate.Snapshot, edits []Edit) *netstate.Snapshot {
-	after := *s
-	after.Host.Iptables = slices.Clone(s.Host.Iptables)
-	for i := range after.Host.Iptables {
-		set := &after.Host.Iptables[i]
-		set.Tables = slices.Clone(set.Tables)
-		for j := range set.Tables {
-			set.Tables[j].Chains = slices.Clone(set.Tables[j].Chains)
-			for k := range set.Tables[j].Chains {
-				set.Tables[j].Chains[k].Rules = slices.Clone(set.Tables[j].Chains[k].Rules)
-			}
-		}
-	}
-	for _, e := range edits {
-		chain := chainOf(&after.Host, e)
-		at := e.Number - 1
-		if e.Op != NewChain && (at < 0 || at > len(chain.Rules)) || e.Op != NewChain && e.Op != Insert && at == len(chain.Rules) {
-			continue // no edit of this snapshot
-		}
-		switch e.Op {
-		case Insert:
-			chain.Rules = slices.Insert(chain.Rules, at, netstate.IptablesRule{Text: e.Text})
-		case Replace:
-			chain.Rules[at] = netstate.IptablesRule{Text: e.Text}
-		case Delete:
-			chain.Rules = slices.Delete(chain.Rules, at, at+1)
-		}
-	}
-	return &after
-}
-
-// chainOf returns the chain that an edit changes, made if need be.
-func chainOf(n *netstate.Namespace, e Edit) *netstate.IptablesChain {
-	set := n.IptablesSet(e.Variant, e.Family)
-	if set == nil {
-		n.Iptables = append(n.Iptables, netstate.IptablesSet{Family: e.Family, Variant: e.Variant})
-		set = &n.Iptables[len(n.Iptables)-1]
-	}
-	table := set.Table(e.Table)
-	if table == nil {
-		set.Tables = append(set.Tables, netstate.IptablesTable{Name: e.Table})
-		table = &set.Tables[len(set.Tables)-1]
-	}
-	chain := table.Chain(e.Chain)
-	if chain == nil {
-		table.Chains = append(table.Chains, netstate.IptablesChain{Name: e.Chain})
-		chain = &table.Chains[len(table.Chains)-1]
-		if builtIn(e.Chain) {
-			chain.Policy = "ACCEPT"
-		}
-	}
-	return chain
 }

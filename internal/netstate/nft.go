@@ -102,6 +102,8 @@ type NftSet struct {
 	Stateful   bool         `json:"stateful,omitempty"`    // its elements have expressions of their own, made from Exprs
 	KeyType    uint32       `json:"key_type"`              // nft's own number of the type; 6 bits a field, the last field lowest
 	KeyLen     uint32       `json:"key_len"`               // bytes
+	HostKey    bool         `json:"host_key,omitempty"`    // integers in keys are in the machine's order, as nft noted for itself
+	HostData   bool         `json:"host_data,omitempty"`   // those in data
 	Fields     []uint32     `json:"fields,omitempty"`      // bytes of each field of a concatenation, before they are padded to 4
 	DataType   uint32       `json:"data_type,omitempty"`   // as KeyType
 	DataLen    uint32       `json:"data_len,omitempty"`    // bytes; 0 for verdicts

@@ -13,7 +13,7 @@ import (
 // `"eth0" . 80 : jump web`.
 func (p NftPrinter) Elements(t *NftTable, s *NftSet) []string {
 	text := nftRuleText{NftPrinter: p, table: t}
-	return text.elements(s, text.fieldsOf(s.KeyType, s.KeyLen, s.Fields))
+	return text.elements(s, text.fieldsOf(s.KeyType, s.KeyLen, s.Fields, s.HostKey))
 }
 
 // nftSizes are the bytes of a type's values, where they are always the same.
@@ -23,7 +23,7 @@ var nftSizes = map[*nftType]uint32{nftIPv4: 4, nftIPv6: 16, nftEther: 6, nftEthe
 	nftCtEvent: 4, nftIfname: 16, nftIgmpType: 1, nftNfproto: 1, nftDate: 8, nftHour: 4, nftDay: 1}
 
 // fieldsOf returns the kinds and sizes behind the number of a type, which has 6 bits a field.
-func (p *nftRuleText) fieldsOf(number, length uint32, sizes []uint32) []nftLeft {
+func (p *nftRuleText) fieldsOf(number, length uint32, sizes []uint32, host bool) []nftLeft {
 	var fields []nftLeft
 	for shift := 24; shift >= 0; shift -= 6 {
 		n := number >> shift & 0x3f
@@ -33,6 +33,9 @@ func (p *nftRuleText) fieldsOf(number, length uint32, sizes []uint32) []nftLeft 
 		kind := nftHexInteger
 		if int(n) < len(nftTypes) && nftTypes[n] != nil {
 			kind = nftTypes[n]
+		}
+		if kind == nftInteger && host {
+			kind = nftHostInteger
 		}
 		fields = append(fields, nftLeft{kind: kind, size: nftSizes[kind]})
 	}
@@ -123,6 +126,9 @@ func hexText(h Hex) string {
 func (p *nftRuleText) between(part nftLeft, from, to []byte) string {
 	if length, ok := prefixOf(from, to); ok && (part.kind == nftIPv4 || part.kind == nftIPv6) {
 		return p.right(part, from) + "/" + strconv.Itoa(length)
+	}
+	if name := bytes.TrimRight(from, "\x00"); part.kind == nftIfname && bytes.Equal(to, append(slices.Clip(name), bytes.Repeat([]byte{0xff}, len(to)-len(name))...)) {
+		return nftName(p, name)
 	}
 	return p.span(part, from, to)
 }
@@ -237,7 +243,7 @@ func (p *nftRuleText) element(s *NftSet, e *NftElement, text string) string {
 
 // data writes what a map gives.
 func (p *nftRuleText) data(s *NftSet, data Hex) string {
-	fields := p.fieldsOf(s.DataType, s.DataLen, nil)
+	fields := p.fieldsOf(s.DataType, s.DataLen, nil, s.HostData)
 	if len(fields) == 1 {
 		kind := fields[0].kind
 		if size := int(nftSizes[kind]); size > 0 && len(data) == 2*((size+3)&^3) {

@@ -137,45 +137,38 @@ func (p *nftRuleText) right(l nftLeft, b []byte) string {
 
 // bitwise notes an operation on a value, or on a constant and another register.
 func (p *nftRuleText) bitwise(e *NftBitwise) {
-	v := p.take(e.Sreg, e)
-	if v == nil {
+	v := p.take(e.Sreg)
+	var second *nftValue
+	if v != nil && e.Sreg2 != NoReg {
+		second = p.take(e.Sreg2)
+	}
+	short := e.Op == "mask-xor" && (v == nil || e.Len != v.size || len(e.Mask) != int(e.Len) || len(e.Xor) != int(e.Len))
+	if v == nil || short || e.Sreg2 != NoReg && second == nil {
 		p.generic(e)
+		p.lose(e.Dreg)
 		return
 	}
 	changed := *v
 	changed.said, changed.from = false, append(slices.Clip(v.from), e)
-	op := nftOp{e.Op, e.Mask, e.Xor, e.Shift}
-	switch e.Op {
-	case "mask-xor":
-		if e.Len != v.size || len(e.Mask) != int(e.Len) || len(e.Xor) != int(e.Len) {
-			p.generic(e)
-			return
-		}
-	case "<<", ">>":
-	default:
-		left := p.left(v)
-		operand := p.constant(left.kind, e.Mask, left.network)
-		if e.Sreg2 != NoReg {
-			second := p.take(e.Sreg2, e)
-			if second == nil {
-				p.generic(e)
-				return
-			}
-			operand = p.left(second).text
-			changed.from = append(changed.from, second.from...)
-		}
-		sign := map[string]string{"and": " & ", "or": " | ", "xor": " ^ "}[e.Op]
-		changed.text, changed.kind, changed.load, changed.ops, changed.network = left.text+sign+operand, left.kind, nil, nil, left.network
+	sign, direct := map[string]string{"and": " & ", "or": " | ", "xor": " ^ "}[e.Op]
+	if !direct {
+		changed.ops = append(slices.Clip(v.ops), nftOp{e.Op, e.Mask, e.Xor, e.Shift})
 		p.put(e.Dreg, &changed)
 		return
 	}
-	changed.ops = append(slices.Clip(v.ops), op)
+	left := p.left(v)
+	operand := p.constant(left.kind, e.Mask, left.network)
+	if second != nil {
+		operand = p.left(second).text
+		changed.from = append(changed.from, second.from...)
+	}
+	changed.text, changed.kind, changed.load, changed.ops, changed.network = left.text+sign+operand, left.kind, nil, nil, left.network
 	p.put(e.Dreg, &changed)
 }
 
 // compare writes the comparison of a value with a constant.
 func (p *nftRuleText) compare(e *NftCmp) {
-	v := p.take(e.Sreg, e)
+	v := p.take(e.Sreg)
 	if v == nil || uint32(len(e.Data)) > max(v.size, 4) || v.data != nil {
 		p.generic(e)
 		return
@@ -299,7 +292,7 @@ func (p *nftRuleText) fields(v *nftValue, e *NftCmp) bool {
 
 // compareRange writes a comparison with two bounds; exprs are what it was made of.
 func (p *nftRuleText) compareRange(e *NftRange, exprs ...NftExpr) {
-	v := p.take(e.Sreg, e)
+	v := p.take(e.Sreg)
 	if v == nil || v.data != nil || len(e.From) != int(v.size) {
 		p.generic(exprs...)
 		return
@@ -325,21 +318,22 @@ func (p *nftRuleText) matched(v *nftValue, l nftLeft, text string) int {
 
 // implied drops the statement that told of the header that v stands in: naming the field says it as well.
 func (p *nftRuleText) implied(v *nftValue, l nftLeft) {
-	if v.load == nil || strings.HasPrefix(l.text, "@") || strings.HasPrefix(l.text, "th ") {
-		return
+	base := v.implies
+	if v.load != nil && !strings.HasPrefix(l.text, "@") && !strings.HasPrefix(l.text, "th ") {
+		base = v.load.Base
 	}
-	dep, ok := p.deps[v.load.Base]
+	dep, ok := p.deps[base]
 	if !ok {
 		return
 	}
 	mixed := p.table.Family == "inet" || p.table.Family == "bridge" || p.table.Family == "netdev"
 	switch {
-	case mixed && dep.field != "" && v.load.Base == "transport":
+	case mixed && dep.field != "" && base == "transport":
 		return // ip protocol says which family, too
-	case mixed && dep.field == "ether type" && v.load.Base == "link" && !strings.HasPrefix(l.text, "vlan "):
+	case mixed && dep.field == "ether type" && base == "link" && !strings.HasPrefix(l.text, "vlan "):
 		return
 	}
-	p.drop(v.load.Base)
+	p.drop(base)
 }
 
 // told notes that the statement at that place says which header is at base.
@@ -380,10 +374,10 @@ func (p *nftRuleText) told(base string, l nftLeft, value []byte, at int, field s
 }
 
 // lefts returns what stands in size bytes of registers from reg on: one value, or a concatenation of several.
-func (p *nftRuleText) lefts(reg NftReg, size uint32, user NftExpr) []nftLeft {
+func (p *nftRuleText) lefts(reg NftReg, size uint32) []nftLeft {
 	var parts []nftLeft
 	for got := uint32(0); got < size; {
-		v := p.take(reg+NftReg(got), user)
+		v := p.take(reg + NftReg(got))
 		if v == nil || v.size == 0 {
 			return nil
 		}
@@ -412,13 +406,15 @@ func concatenated(parts []nftLeft) string {
 // lookup writes the search in a set, or what a map gives.
 func (p *nftRuleText) lookup(e *NftLookup) {
 	s := p.table.Set(e.Set)
-	if s == nil {
-		p.generic(e)
-		return
+	var parts []nftLeft
+	if s != nil {
+		parts = p.lefts(e.Sreg, s.KeyLen)
 	}
-	parts := p.lefts(e.Sreg, s.KeyLen, e)
 	if parts == nil {
 		p.generic(e)
+		if e.Dreg != NoReg && e.Dreg != VerdictReg {
+			p.lose(e.Dreg)
+		}
 		return
 	}
 	text, set := concatenated(parts), "@"+e.Set

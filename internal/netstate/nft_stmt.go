@@ -25,13 +25,13 @@ func (p *nftRuleText) words(e NftExpr) (string, bool) {
 		if name == "" {
 			name = "meta " + e.Key
 		}
-		return p.assign(e, name, key.kind, false, e.Sreg)
+		return p.assign(name, key.kind, false, e.Sreg)
 	case *NftCt:
 		name := "ct " + e.Key
 		if e.Dir != "" {
 			name = "ct " + e.Dir + " " + e.Key
 		}
-		return p.assign(e, name, nftCtKeys[e.Key].kind, false, e.Sreg)
+		return p.assign(name, nftCtKeys[e.Key].kind, false, e.Sreg)
 	case *NftExthdr:
 		v := p.exthdr(e)
 		switch {
@@ -40,7 +40,7 @@ func (p *nftRuleText) words(e NftExpr) (string, bool) {
 		case e.Strip:
 			return "reset " + strings.TrimSuffix(v.text, " @"), true
 		}
-		return p.assign(e, v.text, v.kind, true, e.Sreg)
+		return p.assign(v.text, v.kind, true, e.Sreg)
 	case *NftNotrack:
 		return "notrack", true
 	case *NftReject:
@@ -52,9 +52,9 @@ func (p *nftRuleText) words(e NftExpr) (string, bool) {
 	case *NftNat:
 		return p.nat(e)
 	case *NftMasq:
-		return p.ports(e, "masquerade", e.PortMin, e.PortMax, e.Flags)
+		return p.ports("masquerade", e.PortMin, e.PortMax, e.Flags)
 	case *NftRedir:
-		return p.ports(e, "redirect", e.PortMin, e.PortMax, e.Flags)
+		return p.ports("redirect", e.PortMin, e.PortMax, e.Flags)
 	case *NftTproxy:
 		return p.tproxy(e)
 	case *NftDynset:
@@ -66,7 +66,7 @@ func (p *nftRuleText) words(e NftExpr) (string, bool) {
 	case *NftDup:
 		return p.dup(e)
 	case *NftFwd:
-		dev, ok := p.operandAt(e, e.Dev, nftIfindex)
+		dev, ok := p.operandAt(e.Dev, nftIfindex)
 		if !ok || e.Addr == NoReg {
 			return "fwd to " + dev, ok
 		}
@@ -74,7 +74,7 @@ func (p *nftRuleText) words(e NftExpr) (string, bool) {
 		if e.Family == "ip6" {
 			kind = nftIPv6
 		}
-		addr, ok := p.operandAt(e, e.Addr, kind)
+		addr, ok := p.operandAt(e.Addr, kind)
 		return "fwd " + e.Family + " to " + addr + " device " + dev, ok
 	case *NftMatch:
 		return fmt.Sprintf("xt match %q", e.Match), true
@@ -268,7 +268,7 @@ func (p *nftRuleText) queue(e *NftQueue) (string, bool) {
 	}
 	switch {
 	case e.Sreg != NoReg:
-		to, ok := p.operandAt(e, e.Sreg, nftHostInteger)
+		to, ok := p.operandAt(e.Sreg, nftHostInteger)
 		return text + " to " + to, ok
 	case e.Total > 1:
 		return fmt.Sprintf("%s to %d-%d", text, e.Num, e.Num+e.Total-1), true
@@ -299,8 +299,8 @@ func (p *nftRuleText) verdict(v *NftVerdict) string {
 }
 
 // operandAt writes what a register holds, a constant as of that kind.
-func (p *nftRuleText) operandAt(user NftExpr, reg NftReg, kind *nftType) (string, bool) {
-	v := p.take(reg, user)
+func (p *nftRuleText) operandAt(reg NftReg, kind *nftType) (string, bool) {
+	v := p.take(reg)
 	if v == nil {
 		return "", false
 	}
@@ -314,8 +314,8 @@ func (p *nftRuleText) operandAt(user NftExpr, reg NftReg, kind *nftType) (string
 }
 
 // assign writes "NAME set VALUE".
-func (p *nftRuleText) assign(user NftExpr, name string, kind *nftType, network bool, reg NftReg) (string, bool) {
-	v := p.take(reg, user)
+func (p *nftRuleText) assign(name string, kind *nftType, network bool, reg NftReg) (string, bool) {
+	v := p.take(reg)
 	if v == nil || kind == nil {
 		return "", false
 	}
@@ -332,7 +332,7 @@ func (p *nftRuleText) assign(user NftExpr, name string, kind *nftType, network b
 // set writes a change of the packet itself. A field of less than whole words is changed in them, with the rest
 // as it was.
 func (p *nftRuleText) set(e *NftPayload) {
-	v := p.take(e.Sreg, e)
+	v := p.take(e.Sreg)
 	if v == nil || v.size != e.Len {
 		p.generic(e)
 		return
@@ -402,7 +402,7 @@ func (p *nftRuleText) nat(e *NftNat) (string, bool) {
 		}
 		text += " to"
 	}
-	addr, bare, ok := p.bounds(e, e.AddrMin, e.AddrMax, kind, slices.Contains(e.Flags, "netmap"))
+	addr, bare, ok := p.bounds(e.AddrMin, e.AddrMax, kind, slices.Contains(e.Flags, "netmap"))
 	if !ok {
 		return "", false
 	}
@@ -411,7 +411,7 @@ func (p *nftRuleText) nat(e *NftNat) (string, bool) {
 	if v := p.regs[e.AddrMin]; e.AddrMin != NoReg && portMin > e.AddrMin && v != nil && uint32(portMin-e.AddrMin) < v.size {
 		portMin = NoReg
 	}
-	port, _, ok := p.bounds(e, portMin, e.PortMax, nftPort, false)
+	port, _, ok := p.bounds(portMin, e.PortMax, nftPort, false)
 	if !ok {
 		return "", false
 	}
@@ -430,12 +430,12 @@ func (p *nftRuleText) nat(e *NftNat) (string, bool) {
 }
 
 // bounds writes one or two registers; bare says that they are constants.
-func (p *nftRuleText) bounds(user NftExpr, from, to NftReg, kind *nftType, prefix bool) (text string, bare, ok bool) {
+func (p *nftRuleText) bounds(from, to NftReg, kind *nftType, prefix bool) (text string, bare, ok bool) {
 	if from == NoReg {
 		return "", false, true
 	}
 	v := p.regs[from]
-	if text, ok = p.operandAt(user, from, kind); !ok {
+	if text, ok = p.operandAt(from, kind); !ok {
 		return "", false, false
 	}
 	bare = v.data != nil
@@ -443,7 +443,7 @@ func (p *nftRuleText) bounds(user NftExpr, from, to NftReg, kind *nftType, prefi
 		return text, bare, true
 	}
 	end := p.regs[to]
-	second, ok := p.operandAt(user, to, kind)
+	second, ok := p.operandAt(to, kind)
 	if !ok {
 		return "", false, false
 	}
@@ -471,8 +471,8 @@ func natFlags(flags []string) string {
 	return " " + strings.Join(words, ",")
 }
 
-func (p *nftRuleText) ports(user NftExpr, name string, from, to NftReg, flags []string) (string, bool) {
-	port, _, ok := p.bounds(user, from, to, nftPort, false)
+func (p *nftRuleText) ports(name string, from, to NftReg, flags []string) (string, bool) {
+	port, _, ok := p.bounds(from, to, nftPort, false)
 	if port != "" {
 		name += " to :" + port
 	}
@@ -483,7 +483,7 @@ func (p *nftRuleText) tproxy(e *NftTproxy) (string, bool) {
 	kind, family := p.addrKind(e.Family)
 	addr, port, ok := "", "", true
 	if e.Addr != NoReg {
-		if addr, ok = p.operandAt(e, e.Addr, kind); !ok {
+		if addr, ok = p.operandAt(e.Addr, kind); !ok {
 			return "", false
 		}
 		if v := p.regs[e.Addr]; kind == nftIPv6 && v.data != nil {
@@ -491,7 +491,7 @@ func (p *nftRuleText) tproxy(e *NftTproxy) (string, bool) {
 		}
 	}
 	if e.Port != NoReg {
-		if port, ok = p.operandAt(e, e.Port, nftPort); !ok {
+		if port, ok = p.operandAt(e.Port, nftPort); !ok {
 			return "", false
 		}
 		port = ":" + port
@@ -506,11 +506,11 @@ func (p *nftRuleText) dup(e *NftDup) (string, bool) {
 		if p.table.Family == "ip6" {
 			kind = nftIPv6
 		}
-		addr, known := p.operandAt(e, e.Addr, kind)
+		addr, known := p.operandAt(e.Addr, kind)
 		text, ok = text+addr, known
 	}
 	if e.Dev != NoReg && ok {
-		dev, known := p.operandAt(e, e.Dev, nftIfindex)
+		dev, known := p.operandAt(e.Dev, nftIfindex)
 		if e.Addr != NoReg {
 			dev = " device " + dev
 		}
@@ -525,7 +525,7 @@ func (p *nftRuleText) dynset(e *NftDynset) (string, bool) {
 	if s == nil || e.Invert {
 		return "", false
 	}
-	key := p.lefts(e.Key, s.KeyLen, e)
+	key := p.lefts(e.Key, s.KeyLen)
 	if key == nil {
 		// The key may be a constant.
 		return "", false
@@ -548,7 +548,7 @@ func (p *nftRuleText) dynset(e *NftDynset) (string, bool) {
 		if int(s.DataType) < len(nftTypes) && nftTypes[s.DataType] != nil {
 			kind = nftTypes[s.DataType]
 		}
-		data, ok := p.operandAt(e, e.Data, kind)
+		data, ok := p.operandAt(e.Data, kind)
 		if !ok {
 			return "", false
 		}
@@ -566,7 +566,7 @@ func (p *nftRuleText) objref(e *NftObjref) (string, bool) {
 		if s == nil {
 			return "", false
 		}
-		parts := p.lefts(e.Sreg, s.KeyLen, e)
+		parts := p.lefts(e.Sreg, s.KeyLen)
 		if parts == nil {
 			return "", false
 		}
@@ -591,6 +591,7 @@ func (p *nftRuleText) exthdr(e *NftExthdr) *nftValue {
 	v := &nftValue{kind: nftInteger, network: true, size: e.Len}
 	switch e.Op {
 	case "ipv6":
+		v.implies = "network"
 		name, ok := map[uint8]string{0: "hbh", 43: "rt", 44: "frag", 60: "dst", 135: "mh"}[e.Type]
 		if !ok {
 			return nil
@@ -603,8 +604,15 @@ func (p *nftRuleText) exthdr(e *NftExthdr) *nftValue {
 			v.text, v.kind = name+" nexthdr", nftProtocol
 			return v
 		}
-		if name == "frag" && e.Offset == 4 && e.Len == 4 {
+		switch {
+		case name == "frag" && e.Offset == 4 && e.Len == 4:
 			v.text = "frag id"
+			return v
+		case name == "rt" && e.Offset == 2 && e.Len == 1:
+			v.text = "rt type"
+			return v
+		case name == "rt" && e.Offset == 3 && e.Len == 1:
+			v.text = "rt seg-left"
 			return v
 		}
 	case "tcp":

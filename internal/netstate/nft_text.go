@@ -84,10 +84,12 @@ type nftValue struct {
 	size    uint32
 	load    *NftPayload
 	proto   string   // "meta l4proto", …: the header at that base depends on it
+	implies string   // naming it says which header is at that base, as naming a load's field does
 	ops     []nftOp  // what was done to it since
 	data    Hex      // a constant
 	from    NftExprs // what it was made of
 	said    bool     // it was used
+	lost    bool     // it is not known
 }
 
 // An nftOp is one operation of bitwise.
@@ -109,9 +111,10 @@ func (p *nftRuleText) step(exprs NftExprs) int {
 	case *NftBitwise:
 		p.bitwise(e)
 	case *NftByteorder:
-		v := p.take(e.Sreg, e)
-		if v == nil || v.data != nil || !v.kindOf(p).host && e.Size == 0 {
+		v := p.take(e.Sreg)
+		if v == nil || v.data != nil {
 			p.generic(e)
+			p.lose(e.Dreg)
 			break
 		}
 		turned := *v
@@ -135,16 +138,27 @@ func (p *nftRuleText) step(exprs NftExprs) int {
 		} else {
 			p.put(e.Dreg, &nftValue{data: e.Data, size: uint32(len(e.Data)), from: NftExprs{e}})
 		}
+	case *NftOpaque, *NftInner:
+		p.generic(e)
+		p.lose(NoReg) // it may have written any register
 	default:
-		if dreg, v := p.source(e); v != nil {
+		dreg, v := p.source(e)
+		switch {
+		case v != nil:
 			v.from = NftExprs{e}
 			p.put(dreg, v)
-		} else {
+		case dreg != NoReg:
+			p.generic(e)
+			p.lose(dreg)
+		default:
 			p.statement(e)
 		}
 	}
 	return 1
 }
+
+// lose forgets what is in the registers from reg on: an expression in brackets wrote there.
+func (p *nftRuleText) lose(reg NftReg) { p.put(reg, &nftValue{size: 80, said: true, lost: true}) }
 
 // put writes a value into a register. What it overwrites and nobody used is said, lest it be lost.
 func (p *nftRuleText) put(reg NftReg, v *nftValue) {
@@ -159,13 +173,13 @@ func (p *nftRuleText) put(reg NftReg, v *nftValue) {
 	p.regs[reg] = v
 }
 
-// take uses the value that starts in a register. If there is none, it writes the expression that wanted it in
-// brackets and returns nil.
-func (p *nftRuleText) take(reg NftReg, user NftExpr) *nftValue {
+// take uses the value that starts in a register, or returns nil if that is not known.
+func (p *nftRuleText) take(reg NftReg) *nftValue {
 	v := p.regs[reg]
-	if v != nil {
-		v.said = true
+	if v == nil || v.lost {
+		return nil
 	}
+	v.said = true
 	return v
 }
 
@@ -224,12 +238,13 @@ func (p *nftRuleText) loadKind(e *NftPayload) *nftType {
 	return nftHexInteger
 }
 
-// source returns the register and the value of an expression that loads something.
+// source returns the register into which an expression loads something, NoReg if it does not, and what it loads,
+// nil if nft has no words for it.
 func (p *nftRuleText) source(e NftExpr) (NftReg, *nftValue) {
 	switch e := e.(type) {
 	case *NftMeta:
 		if e.Dreg == NoReg {
-			return 0, nil
+			return NoReg, nil
 		}
 		key := nftMetaKeys[e.Key]
 		v := &nftValue{text: key.text, kind: key.kind, size: key.size}
@@ -247,7 +262,7 @@ func (p *nftRuleText) source(e NftExpr) (NftReg, *nftValue) {
 		return e.Dreg, v
 	case *NftCt:
 		if e.Dreg == NoReg {
-			return 0, nil
+			return NoReg, nil
 		}
 		key := nftCtKeys[e.Key]
 		v := &nftValue{text: "ct " + e.Key, kind: key.kind, size: key.size}
@@ -293,9 +308,9 @@ func (p *nftRuleText) source(e NftExpr) (NftReg, *nftValue) {
 	case *NftHash:
 		text := e.Type
 		if e.Sreg != NoReg {
-			left := p.lefts(e.Sreg, e.Len, e)
+			left := p.lefts(e.Sreg, e.Len)
 			if left == nil {
-				return 0, nil
+				return e.Dreg, nil
 			}
 			text += " " + concatenated(left)
 		}
@@ -308,7 +323,7 @@ func (p *nftRuleText) source(e NftExpr) (NftReg, *nftValue) {
 		return e.Dreg, &nftValue{text: text, kind: nftString, size: 16}
 	case *NftTunnel:
 		if e.Mode != "" {
-			return 0, nil
+			return e.Dreg, nil
 		}
 		v := &nftValue{text: "tunnel " + e.Key, kind: nftHostInteger, size: 4}
 		if e.Key == "path" {
@@ -326,12 +341,11 @@ func (p *nftRuleText) source(e NftExpr) (NftReg, *nftValue) {
 		v.text = text + v.text
 		return e.Dreg, &v
 	case *NftExthdr:
-		if e.Dreg == NoReg {
-			return 0, nil
+		if e.Dreg != NoReg {
+			return e.Dreg, p.exthdr(e)
 		}
-		return e.Dreg, p.exthdr(e)
 	}
-	return 0, nil
+	return NoReg, nil
 }
 
 func (p *nftRuleText) modulo(mod uint32, seed *uint32, offset uint32) string {

@@ -288,12 +288,15 @@ func (a *attrs) leave(n int, flags uint32) {
 	}
 }
 
-// note returns the string of one entry of nft's userdata: type, length and value, one byte each but the value.
-func note(userdata []byte, kind byte) string {
+// entry returns one entry of nft's userdata: type, length and value, one byte each but the value.
+func entry(userdata []byte, kind byte) []byte {
 	for b := userdata; len(b) >= 2 && len(b) >= 2+int(b[1]); b = b[2+int(b[1]):] {
 		if b[0] == kind {
-			return trim(b[2 : 2+int(b[1])])
+			return b[2 : 2+int(b[1])]
 		}
 	}
-	return ""
+	return nil
 }
+
+// note returns an entry that is a string.
+func note(userdata []byte, kind byte) string { return trim(entry(userdata, kind)) }

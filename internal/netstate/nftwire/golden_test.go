@@ -82,7 +82,7 @@ func usual(lines map[string]string) map[string]string {
 	flags := regexp.MustCompile(`tcp flags ([\w,]+) / ([\w,]+)`)
 	code := strings.NewReplacer("icmp code port-unreachable", "icmp code 3", "icmp code frag-needed", "icmp code 4", "icmpv6 code port-unreachable", "icmpv6 code 4",
 		"icmpv6 code no-route", "icmpv6 code 0",
-		" check missing", " oif missing", " check exists", " oif exists")
+		" check missing", " oif missing", " check exists", " oif exists", "0x00000010/28", "0x00000010-0x0000001f")
 	inline := regexp.MustCompile(`\{ [^{}]* \}`)
 	for key, line := range lines {
 		line = burst.ReplaceAllStringFunc(line, func(text string) string {

@@ -1,6 +1,7 @@
 package nftwire
 
 import (
+	"bytes"
 	"encoding/binary"
 	"fmt"
 
@@ -9,8 +10,12 @@ import (
 	"github.com/docker-netcheck/docker-netcheck/internal/netstate"
 )
 
-// Entries of nft's userdata of a set.
-const setComment = 7
+// Entries of nft's userdata of a set. A byte order is 4 bytes of the machine's, 1 for its own order.
+const (
+	setKeyOrder  = 0
+	setDataOrder = 1
+	setComment   = 7
+)
 
 func (d *Decoder) addSet(family uint8, a *attrs) error {
 	t, table, err := d.find(family, a, 1)
@@ -58,6 +63,8 @@ func (d *Decoder) addSet(family uint8, a *attrs) error {
 		s.Exprs = netstate.NftExprs{d.expression(a.bytes(17), 0)}
 	}
 	s.Exprs = append(s.Exprs, d.expressions(a, 18, 0)...)
+	host := binary.NativeEndian.AppendUint32(nil, 1)
+	s.HostKey, s.HostData = bytes.Equal(entry(s.Userdata, setKeyOrder), host), bytes.Equal(entry(s.Userdata, setDataOrder), host)
 	s.Comment = note(s.Userdata, setComment)
 	s.Opaque = a.rest()
 	t.sets[s.Name] = len(table.Sets)

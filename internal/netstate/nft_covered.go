@@ -310,6 +310,8 @@ func (r *savedRule) payload(e *NftPayload, mask, from, to Hex, not bool) bool {
 		return mask == nil && r.port("--sport", from, to, not)
 	case at("transport", 2, 2):
 		return mask == nil && r.port("--dport", from, to, not)
+	case at("transport", 0, 4): // both ports at once
+		return single && !not && mask == nil && r.port("--sport", from[:2], from[:2], not) && r.port("--dport", from[2:], from[2:], not)
 	case at("transport", 13, 1):
 		return single && r.tcpFlags(mask, from, not)
 	case at("network", 6, 2): // -f: any fragment but the first

@@ -401,7 +401,7 @@ func (c *comparison) taken(addr netip.Addr) bool {
 }
 
 // stale says whether a rule that nobody expects is one that dockerd made for a container's address that
-// no container has now.
+// no container has now, as far as is known.
 func (c *comparison) stale(table, chain string, l *line) bool {
 	var addr netip.Addr
 	ours := chain == docker || c.Nftables
@@ -424,8 +424,19 @@ func (c *comparison) stale(table, chain string, l *line) bool {
 	if !addr.IsValid() || c.taken(addr) {
 		return false
 	}
-	return ours || slices.ContainsFunc(c.s.Networks, func(n netstate.Network) bool {
-		return n.Bridge() != "" && slices.ContainsFunc(n.Subnets, func(subnet netstate.Subnet) bool { return subnet.Prefix.Contains(addr) })
+	for _, n := range c.s.Networks {
+		if n.Bridge() != "" && slices.ContainsFunc(n.Subnets, func(subnet netstate.Subnet) bool { return subnet.Prefix.Contains(addr) }) {
+			return c.inspected(n.ID)
+		}
+	}
+	return ours
+}
+
+// inspected says whether all members of a network are known: those of a network that no inspected
+// container is in are not.
+func (c *comparison) inspected(id string) bool {
+	return slices.ContainsFunc(c.s.Containers, func(container netstate.Container) bool {
+		return slices.ContainsFunc(container.Endpoints, func(e netstate.Endpoint) bool { return e.NetworkID == id })
 	})
 }
 

@@ -116,6 +116,28 @@ func (p *Program) For(s *netstate.Snapshot, t netstate.Target) []Rule {
 	return rules
 }
 
+// Hits returns those of the differences without whose undoing a target's traffic does not pass where the
+// chains' policies drop: of the rules that it needs, and of the chains and maps in which those stand.
+func (p *Program) Hits(s *netstate.Snapshot, all []Difference, t netstate.Target) []Difference {
+	rules, places := map[string]bool{}, map[string]bool{}
+	for _, r := range p.For(s, t) {
+		if r.Needed&TrafficOf(t) != 0 {
+			rules[r.Table+" "+r.Chain+" "+r.Text] = true
+			places[r.Table+" "+r.Chain] = true
+		}
+	}
+	var hits []Difference
+	for _, d := range all {
+		place := d.Table + " " + d.Chain
+		switch {
+		case d.Family != t.Family, d.Kind == Stale, d.Kind == LeftOver:
+		case d.Rule != nil && rules[place+" "+d.Rule.Text], d.Rule == nil && (places[place] || d.Kind == Dormant && len(places) > 0):
+			hits = append(hits, d)
+		}
+	}
+	return hits
+}
+
 // networkOf returns the ID of the network through which a target's packets reach or leave its container.
 func (p *Program) networkOf(s *netstate.Snapshot, t netstate.Target) string {
 	c := s.Container(t.ID)

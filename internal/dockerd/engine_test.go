@@ -229,6 +229,41 @@ func TestFor(t *testing.T) {
 	}
 }
 
+// Of a flushed host, each target is hit by what it needs and by nothing else.
+func TestHits(t *testing.T) {
+	s := load(t, "28.5.2-noproxy")
+	on := false
+	s.Engine.Config.UserlandProxy = &on
+	for i := range s.Host.Iptables {
+		everyChain(&s.Host.Iptables[i], func(c *netstate.IptablesChain) { c.Rules = nil })
+	}
+	p := Expected(s)
+	all := p.Compare(s)
+	web := s.Containers[slices.IndexFunc(s.Containers, func(c netstate.Container) bool { return c.Name == "cA" })].ID
+	for _, test := range []struct {
+		from string
+		want []string
+	}{
+		{netstate.FromOutside, []string{"PREROUTING", "DOCKER", "FORWARD", "DOCKER", "DOCKER-BRIDGE", "DOCKER-FORWARD", "DOCKER-FORWARD"}},
+		{netstate.FromLocalhost, []string{"OUTPUT", "POSTROUTING", "DOCKER"}},
+	} {
+		target := netstate.Target{ID: web, Direction: netstate.In, From: test.from, Port: netstate.Port{Number: 80, Proto: "tcp"},
+			Host: netip.MustParseAddrPort("0.0.0.0:8080"), Family: netstate.IPv4}
+		var got []string
+		for _, d := range p.Hits(s, all, target) {
+			if d.Family != netstate.IPv4 || d.Rule.Network != "" && s.Network(d.Rule.Network).Name != "netA" {
+				t.Errorf("from %s: %s", test.from, &d)
+			}
+			got = append(got, d.Chain)
+		}
+		slices.Sort(got)
+		slices.Sort(test.want)
+		if !slices.Equal(got, test.want) {
+			t.Errorf("from %s: %q, want %q", test.from, got, test.want)
+		}
+	}
+}
+
 // An IPv6 binding of a container without an IPv6 address is docker-proxy's alone.
 func TestPublished(t *testing.T) {
 	s := load(t, "28.5.2-proxy")

@@ -35,8 +35,8 @@ type Edit struct {
 	Number  int    // place of the rule from 1, as the earlier edits left the chain; 0 where there is none
 	Text    string // Insert, Replace: the rule; NewChain, Rehook: where a base chain of the nftables backend is called
 	Old     string // Replace, Delete: the rule that is there
-	After   string // Insert: the rule before the place, "" at the head
-	Before  string // Insert: the rule behind the place, "" at the end
+	After   string // the rule before the place, "" at the head
+	Before  string // the rule behind the place, or behind Old; "" at the end
 	Passes  string // Insert: the foreign rule, which ends the chain for every packet, that it is put before; "" for none
 	Element bool   // Insert, Delete: of the map that Chain names
 	Handle  uint64 // of the nftables backend. Delete: the rule; Insert: the rule before which, 0 at the end
@@ -165,10 +165,12 @@ func (r *restoration) restoreChain(table, chain string, all []Difference) {
 		case at < 0:
 		case d.Kind == Altered && !r.Nftables && fits(work, at, d.Rule):
 			e.Op, e.Number, e.Old, e.Text = Replace, at+1, work[at].text, d.Rule.Text
+			e.After, e.Before = textAt(work, at-1), textAt(work, at+1)
 			r.edits = append(r.edits, e)
 			work[at] = placed(d.Rule)
 		case d.Kind == Altered, d.Kind == Misplaced, d.Kind == Shadowed:
 			e.Op, e.Number, e.Old, e.Text, e.Handle, e.Element = Delete, at+1, work[at].text, "", work[at].handle, d.Rule.Element
+			e.After, e.Before = textAt(work, at-1), textAt(work, at+1)
 			r.edits = append(r.edits, e)
 			work = slices.Delete(work, at, at+1)
 			insert = append(insert, d.Rule)
@@ -188,7 +190,7 @@ func (r *restoration) restoreChain(table, chain string, all []Difference) {
 	if slices.Contains(r.rehooked, chain) { // and therefore empty: all of it is put in
 		r.edits = r.edits[:before]
 		for i, l := range work {
-			r.edits = append(r.edits, Edit{Op: Insert, Family: r.family, Table: table, Chain: chain, Number: i + 1, Text: l.text, After: textAt(work, i-1)})
+			r.edits = append(r.edits, Edit{Op: Insert, Family: r.family, Table: table, Chain: chain, Number: i + 1, Text: l.text, After: textAt(work[:i], i-1)})
 		}
 	}
 }

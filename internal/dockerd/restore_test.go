@@ -128,7 +128,7 @@ func foreign(p *Program, set *netstate.IptablesSet, table string, chain netstate
 func anchored(t *testing.T, s *netstate.Snapshot, edits []Edit) {
 	t.Helper()
 	for i, e := range edits {
-		if e.Op != Insert {
+		if e.Op == NewChain {
 			continue
 		}
 		now := Edited(s, edits[:i])
@@ -139,8 +139,15 @@ func anchored(t *testing.T, s *netstate.Snapshot, edits []Edit) {
 			}
 			return rules[i].Text
 		}
-		if at(e.Number-2) != e.After || at(e.Number-1) != e.Before {
-			t.Errorf("edit %d: %+v, but it stands between %q and %q", i, e, at(e.Number-2), at(e.Number-1))
+		behind := e.Number - 1
+		if e.Op != Insert {
+			if at(behind) != e.Old {
+				t.Errorf("edit %d: %+v, but there is %q", i, e, at(behind))
+			}
+			behind++
+		}
+		if at(e.Number-2) != e.After || at(behind) != e.Before {
+			t.Errorf("edit %d: %+v, but it stands between %q and %q", i, e, at(e.Number-2), at(behind))
 		}
 	}
 }

@@ -1,0 +1,149 @@
+package probe
+
+import (
+	"net/netip"
+	"slices"
+	"time"
+
+	"github.com/docker-netcheck/docker-netcheck/internal/netstate"
+	"github.com/docker-netcheck/docker-netcheck/internal/packet"
+)
+
+// Schema names the document format of an Observation.
+const Schema = "netcheck.observation/v1"
+
+// An Observation is what became of one live connection. It is a document, as a snapshot is: Compare sets
+// it beside the walk wherever it is read.
+type Observation struct {
+	Schema  string          `json:"schema"`
+	Target  netstate.Target `json:"target"`
+	Started time.Time       `json:"started"`
+	Flow    Flow            `json:"flow"`
+	Uplink  string          `json:"uplink,omitempty"` // of a probe from outside: the link by which it came in
+
+	Outcome Outcome `json:"outcome"`
+	Answer  string  `json:"answer,omitempty"` // what came back: "SYN/ACK", "RST", "ICMP host prohibited from 198.51.100.15", the status line of HTTP
+
+	Copies    []Copy          `json:"copies,omitempty"` // in order of time
+	Rules     []Rule          `json:"rules,omitempty"`  // that looked at the flow, in order
+	Drops     []Drop          `json:"drops,omitempty"`
+	Conntrack *netstate.Flow  `json:"conntrack,omitempty"` // the flow's entry; nil: none
+	Left      []string        `json:"left,omitempty"`      // links by which packets of the client, which should have reached the container, would have left the machine: they were dropped there
+	ReplyBy   []string        `json:"reply_by,omitempty"`  // links by which a reply would have left; they were taken off there
+	Watched   []packet.Hop    `json:"watched,omitempty"`   // where copies were taken
+	Missing   map[What]string `json:"missing,omitempty"`   // what could not be seen, and why
+}
+
+// A What is one of the things that an Observation shows.
+type What string
+
+// The keys of Observation.Missing.
+const (
+	Rules     What = "rules"
+	Copies    What = "copies"
+	Drops     What = "drops"
+	Conntrack What = "conntrack"
+)
+
+// A Flow is one connection as its client made it. The ports of an ICMP echo are its identifier and 0.
+type Flow struct {
+	Proto  string         `json:"proto"` // "tcp", "udp" or "icmp"
+	Client netip.AddrPort `json:"client"`
+	Server netip.AddrPort `json:"server"`
+}
+
+// String returns "tcp 203.0.113.9:41000 → 198.51.100.15:8080".
+func (f Flow) String() string { return f.Proto + " " + f.Client.String() + " → " + f.Server.String() }
+
+// An Outcome is what the client met.
+type Outcome string
+
+// The outcomes.
+const (
+	Connected   Outcome = "connected"   // TCP: the handshake was completed
+	Answered    Outcome = "answered"    // UDP, ICMP: an answer came
+	Refused     Outcome = "refused"     // a reset, or ICMP port unreachable
+	Unreachable Outcome = "unreachable" // another ICMP error
+	Silent      Outcome = "no answer"   // nothing came in time
+)
+
+// Well says whether the other side has answered.
+func (o Outcome) Well() bool { return o == Connected || o == Answered }
+
+// A Copy is one packet of the flow as it was seen at one place.
+type Copy struct {
+	Time  time.Time  `json:"time"`
+	Hop   packet.Hop `json:"hop"`   // "reply veth" of a packet to the client
+	Link  string     `json:"link"`  //
+	Where string     `json:"where"` // "host", "container web"
+	Text  string     `json:"text"`  // one line, as tcpdump writes it
+}
+
+// A Rule is one rule, or the policy of a chain, that the flow met.
+type Rule struct {
+	Hop     packet.Hop `json:"hop"`    // "reply accept" of a packet to the client
+	Object  string     `json:"object"` // "iptables filter DOCKER-USER 1: -j DROP"
+	Verdict string     `json:"verdict"`
+	Family  string     `json:"family"` // of the table: "ip", "inet", …
+	Table   string     `json:"table"`
+	Chain   string     `json:"chain"`
+	Handle  uint64     `json:"handle,omitempty"` // 0: the chain's policy
+	Packet  uint32     `json:"packet"`           // the kernel's number of the packet: the same for all that one packet met
+}
+
+// A Drop is a packet of the flow that the kernel threw away.
+type Drop struct {
+	Time     time.Time  `json:"time"`
+	Hop      packet.Hop `json:"hop,omitempty"` // where the function belongs; "" not known
+	Reason   string     `json:"reason"`        // as the kernel names it: "NETFILTER_DROP"
+	Function string     `json:"function"`      // that dropped it: "nf_hook_slow"; an address where the kernel's symbols cannot be read
+	Link     string     `json:"link,omitempty"`
+	Where    string     `json:"where"` // "host", "container web"
+	Text     string     `json:"text"`  // the packet, as tcpdump writes it
+}
+
+// lacks records what could not be seen.
+func (o *Observation) lacks(what What, why string) {
+	if o.Missing == nil {
+		o.Missing = map[What]string{}
+	}
+	if o.Missing[what] == "" {
+		o.Missing[what] = why
+	}
+}
+
+// Last returns the furthest hop on the way in at which the flow was seen, by a copy, a rule or a drop;
+// "" if it was seen nowhere.
+func (o *Observation) Last() packet.Hop { return o.last(false) }
+
+// last returns the furthest hop of one direction.
+func (o *Observation) last(reply bool) packet.Hop {
+	best, at := -1, packet.Hop("")
+	see := func(h packet.Hop) {
+		if h == "" || h.IsReply() != reply {
+			return
+		}
+		i := slices.Index(packet.Hops, h.Place())
+		if reply {
+			i = len(packet.Hops) - 1 - i
+		}
+		if i > best {
+			best, at = i, h
+		}
+	}
+	for _, c := range o.Copies {
+		see(c.Hop)
+	}
+	for _, r := range o.Rules {
+		see(r.Hop)
+	}
+	for _, d := range o.Drops {
+		see(d.Hop)
+	}
+	return at
+}
+
+// Saw says whether a copy was taken at the hop.
+func (o *Observation) Saw(h packet.Hop) bool {
+	return slices.ContainsFunc(o.Copies, func(c Copy) bool { return c.Hop == h })
+}

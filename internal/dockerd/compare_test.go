@@ -140,6 +140,28 @@ func TestOrder(t *testing.T) {
 	}
 }
 
+// Of a host of which one container and its network were inspected, what is not known is not judged.
+func TestOneContainerInspected(t *testing.T) {
+	for _, name := range append(iptablesCases(), nftCases...) {
+		t.Run(name, func(t *testing.T) {
+			s := load(t, name)
+			s.Containers = slices.DeleteFunc(s.Containers, func(c netstate.Container) bool { return c.Name != "cA" })
+			for i := range s.Networks {
+				if s.Networks[i].Name != "netA" {
+					s.Networks[i].Members = nil
+				}
+			}
+			p := Expected(s)
+			if got := p.Compare(s); len(got) > 0 {
+				t.Error(texts(got))
+			}
+			if !slices.ContainsFunc(p.Rules, func(r Rule) bool { return r.Why == DNAT }) {
+				t.Error("no DNAT is expected")
+			}
+		})
+	}
+}
+
 func TestAltered(t *testing.T) {
 	const v4 = netstate.IPv4
 	replace := func(from, to string) func([]netstate.IptablesRule) []netstate.IptablesRule {

@@ -104,9 +104,13 @@ func (p *Program) Unjudged(family netstate.Family) string { return p.unjudged[fa
 func (p *Program) Variant(family netstate.Family) string { return p.variant[family] }
 
 // For returns the rules that have to do with a target: those of its family that are of its container and
-// port, of the network through which it goes, or of all.
+// port, of the network through which it goes, or of all. There are none where no rule of the engine's
+// carries the target: a port that docker-proxy alone serves, a container without a bridge network.
 func (p *Program) For(s *netstate.Snapshot, t netstate.Target) []Rule {
 	network := p.networkOf(s, t)
+	if network == "" {
+		return nil
+	}
 	var rules []Rule
 	for i := range p.Rules {
 		if p.Rules[i].concerns(t, network) {
@@ -138,10 +142,25 @@ func (p *Program) Hits(s *netstate.Snapshot, all []Difference, t netstate.Target
 	return hits
 }
 
-// networkOf returns the ID of the network through which a target's packets reach or leave its container.
+// networkOf returns the ID of the bridge network through which a target's packets reach or leave its
+// container, or "".
 func (p *Program) networkOf(s *netstate.Snapshot, t netstate.Target) string {
 	c := s.Container(t.ID)
 	if c == nil {
+		return ""
+	}
+	if t.Direction == netstate.In {
+		for _, f := range p.forwards(c, t.Family) {
+			if f.binding.Port == t.Port {
+				return f.network.ID
+			}
+		}
+		return ""
+	}
+	bridged := func(id string) string {
+		if n := p.networks[id]; n != nil && n.Bridge() != "" {
+			return id
+		}
 		return ""
 	}
 	if t.Direction == netstate.Peer {
@@ -151,19 +170,12 @@ func (p *Program) networkOf(s *netstate.Snapshot, t netstate.Target) string {
 				prefix = e.IPv6
 			}
 			if prefix.IsValid() && prefix.Contains(t.To.Addr()) {
-				return e.NetworkID
-			}
-		}
-	}
-	if t.Direction == netstate.In {
-		for _, f := range p.forwards(c, t.Family) {
-			if f.binding.Port == t.Port {
-				return f.network.ID
+				return bridged(e.NetworkID)
 			}
 		}
 	}
 	if e := p.Gateway(c, t.Family); e != nil {
-		return e.NetworkID
+		return bridged(e.NetworkID)
 	}
 	return ""
 }

@@ -193,11 +193,16 @@ func TestFor(t *testing.T) {
 	in := netstate.Target{ID: id("cA"), Direction: netstate.In, From: netstate.FromOutside, Port: netstate.Port{Number: 80, Proto: "tcp"},
 		Host: netip.MustParseAddrPort("0.0.0.0:8080"), Family: netstate.IPv4}
 	out := netstate.Target{ID: id("c6"), Direction: netstate.Out, Family: netstate.IPv6}
+	proxied := in // the container has no IPv6 address: docker-proxy alone
+	proxied.Family, proxied.Host = netstate.IPv6, netip.MustParseAddrPort("[::]:8080")
+	inner := netstate.Target{ID: id("cInt"), Direction: netstate.Out, Family: netstate.IPv4}
 	for _, test := range []struct {
 		name   string
 		target netstate.Target
 		want   []string
 	}{
+		{"docker-proxy's", proxied, nil},
+		{"of an internal network", inner, nil},
 		{"in", in, []string{
 			"nat PREROUTING -m addrtype --dst-type LOCAL -j DOCKER",
 			"filter FORWARD -j DOCKER-FORWARD",

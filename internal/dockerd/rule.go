@@ -97,7 +97,7 @@ func (r *Rule) concerns(t netstate.Target, network string) bool {
 	}
 	if r.Binding != nil {
 		return t.Direction == netstate.In && r.Binding.Port == t.Port &&
-			(r.Why != DNAT || !t.Host.IsValid() || r.Binding.HostPort == t.Host.Port())
+			(r.Why != DNAT || !t.Host.IsValid() || t.Host == netip.AddrPortFrom(r.Binding.Host, r.Binding.HostPort))
 	}
 	return true
 }

@@ -28,6 +28,7 @@ func (m machine) stores() remediate.Stores {
 		"addr":                     addrStore(m),
 		"neigh":                    neighStore(m),
 		"route":                    routeStore(m),
+		"iptables":                 newIptablesStore(m),
 		"firewalld-zone":           zoneStore{m, false},
 		"firewalld-zone-permanent": zoneStore{m, true},
 	}

@@ -7,7 +7,7 @@ VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unkn
 LDFLAGS := -s -w -X main.version=$(VERSION)
 BUILD   := CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)'
 # What the lab needs on the machine beside Go: it builds Debian roots and enters namespaces.
-LAB_DEPS := $(shell cat internal/lab/packages.txt 2>/dev/null)
+LAB_DEPS := mmdebstrap util-linux debian-archive-keyring ca-certificates
 SUDO    := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
 .PHONY: help build install test lint bench demo lab-deps docs clean

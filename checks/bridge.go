@@ -17,13 +17,14 @@ the engine puts them back only when it starts.`,
 	Requires: []*Check{Running},
 	Run: func(h *Host, t netstate.Target) []Finding {
 		var findings []Finding
-		for _, stop := range h.stops(t, packet.LinkDown, packet.NoLink, packet.BridgePort) {
+		for _, stop := range h.stops(t, packet.LinkDown, packet.NoCarrier, packet.NoLink, packet.BridgePort) {
 			if stop.Hop.Place() != packet.Bridge {
 				continue
 			}
 			finding := found(stop)
+			finding.Hits = hits(h, t, linkOf(stop.Object))
 			if stop.Kind == packet.LinkDown {
-				finding.Fix = linkUp(h, t, linkOf(stop.Object))
+				finding.Fix = linkUp(h, linkOf(stop.Object))
 			}
 			if finding.Fix == nil {
 				finding.Advice = "restart the engine: it makes the bridge and its address anew"

@@ -39,11 +39,13 @@ type Finding struct {
 	Note     bool           `json:"note,omitempty"`    // as designed: no fault, but a reason to give
 	Follows  string         `json:"follows"`           // set by Run: the check whose finding this is a consequence of
 	Evidence []string       `json:"evidence"`          // verbatim from the host
+	Hits     string         `json:"hits,omitempty"`    // whom else it hits, and whom it spares
 	SetBy    string         `json:"set_by,omitempty"`  // file and line that makes it so, where it can be told
 	Advice   string         `json:"advice"`            // exactly what to do, where there is no Fix or more than a Fix is needed
 	Fix      *remediate.Fix `json:"fix"`
 
-	explains []string // objects of the walk's stops that this finding accounts for, beside Object
+	explains []string     // objects of the walk's stops that this finding accounts for, beside Object
+	stop     *packet.Stop // what the walk said, of a finding made from it
 }
 
 // Failure says whether the finding means that the traffic does not get through.
@@ -146,32 +148,36 @@ func (c *Check) lacks(s *netstate.Snapshot, t netstate.Target) string {
 	return ""
 }
 
-// follow marks each finding that is only the consequence of an earlier one: it names the same object,
-// or one that the earlier finding accounts for. What the walk says of a hop follows from whatever
-// another check has already found to stop everything at that hop.
+// follow marks each finding that is only the consequence of another one: it names the same object as an
+// earlier finding, or one that the other accounts for, or it cannot but be so while the other is.
 func follow(results []Result) {
-	type cause struct {
-		check, object string
-		at            packet.Hop
+	type failure struct {
+		check   string
+		finding *Finding
 	}
-	var causes []cause
+	var failures []failure
 	explained := map[string]string{}
 	for i := range results {
-		result := &results[i]
-		for j := range result.Findings {
-			finding := &result.Findings[j]
-			if earlier, ok := explained[finding.Object]; ok && earlier != result.Check {
-				finding.Follows = earlier
+		for j := range results[i].Findings {
+			f := &results[i].Findings[j]
+			if f.Follows = explained[f.Object]; f.Follows != "" || !f.Failure() {
 				continue
 			}
-			if !finding.Failure() {
-				continue
-			}
-			causes = append(causes, cause{result.Check, finding.Object, finding.At})
-			for _, object := range append([]string{finding.Object}, finding.explains...) {
+			failures = append(failures, failure{results[i].Check, f})
+			for _, object := range append([]string{f.Object}, f.explains...) {
 				if _, ok := explained[object]; !ok && object != "" {
-					explained[object] = result.Check
+					explained[object] = results[i].Check
 				}
+			}
+		}
+	}
+	for i, f := range failures {
+		for k, other := range failures {
+			switch {
+			case i == k || other.finding.Follows != "":
+			case slices.Contains(other.finding.explains, f.finding.Object),
+				f.finding.stop != nil && other.finding.stop != nil && consequence(f.finding.stop, other.finding.stop):
+				f.finding.Follows = other.check
 			}
 		}
 	}

@@ -29,12 +29,9 @@ through docker-proxy alone, and gives containers no way out.`,
 				Problem:  "the engine was told not to program iptables",
 				Evidence: []string{"iptables = false (" + e.Config.From["iptables"] + ")"},
 				Advice:   "remove iptables=false from the engine's configuration and restart it"}
-			// It fails where the walk misses what the engine would have made.
-			for _, stop := range h.Walk(t).Stops {
-				if stop.Verdict.Stops() && masquerading(stop) {
-					finding.Warning = false
-					finding.explains = append(finding.explains, stop.Object)
-				}
+			// Published ports have docker-proxy, the way out has nothing.
+			if t.Direction == netstate.Out {
+				finding.Warning = rewritten(h.Walk(t))
 			}
 			return []Finding{finding}
 		}

@@ -72,6 +72,7 @@ starts after the engine takes the engine's iptables rules away and knows nothing
 				}
 			}
 			finding.Object = "firewalld zone " + dockerZone
+			finding.Hits = hits(h, t, bridge)
 			finding.Problem = fmt.Sprintf("the bridge %s is in %s instead of firewalld's zone %s", bridge, in, dockerZone)
 		default:
 			return nil // a rule of firewalld's that is no matter of zones: path names it

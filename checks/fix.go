@@ -31,15 +31,10 @@ func (r *Report) Fixes(consent Consent) (fixes []*remediate.Fix, refused []Refus
 	hopeless := map[*remediate.Fix]string{}
 	for i := range r.Targets {
 		target := &r.Targets[i]
-		remaining := ""
-		for _, cause := range target.Causes {
-			if cause.Finding.Fix == nil && cause.Finding.Failure() {
-				remaining = cause.Problem
-			}
-		}
+		remains := slices.IndexFunc(target.Causes, func(c Cause) bool { return c.Finding.Fix == nil && c.Finding.Failure() })
 		for _, finding := range target.fixable() {
-			if remaining != "" && finding.Failure() && !consent.Partial {
-				hopeless[finding.Fix] = fmt.Sprintf("%s would not pass: %s, for which there is no fix", Name(target.Target), remaining)
+			if remains >= 0 && finding.Failure() && !consent.Partial {
+				hopeless[finding.Fix] = fmt.Sprintf("%s would not pass: %s, for which there is no fix", Name(target.Target), target.Causes[remains].Problem)
 				continue
 			}
 			key := fixKey(finding.Fix)

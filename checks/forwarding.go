@@ -26,6 +26,7 @@ itself, through docker-proxy.`,
 			finding := found(stop)
 			name := strings.TrimPrefix(stop.Object, "sysctl ")
 			finding.Fix = forwardingFix(h, t, name)
+			finding.Hits = hits(h, t, "")
 			finding.SetBy = setBy(h.Snapshot, name)
 			if finding.Fix == nil {
 				finding.Advice = "sysctl -w " + name + "=1"

@@ -79,7 +79,7 @@ func (h *Host) stops(t netstate.Target, kinds ...packet.Kind) []packet.Stop {
 func found(stop packet.Stop) Finding {
 	return Finding{
 		Problem: stop.Why, Object: stop.Object, At: stop.Hop, Evidence: stop.Evidence,
-		Unknown: !stop.Verdict.Stops(),
+		Unknown: !stop.Verdict.Stops(), stop: &stop,
 	}
 }
 

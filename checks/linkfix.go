@@ -1,6 +1,9 @@
 package checks
 
 import (
+	"fmt"
+	"net/netip"
+	"slices"
 	"strings"
 
 	"github.com/docker-netcheck/docker-netcheck/internal/dockerd"
@@ -18,11 +21,92 @@ func linkOf(object string) string {
 	return name
 }
 
-// linkUp is the fix that sets a link up.
-func linkUp(h *Host, t netstate.Target, name string) *remediate.Fix { return nil }
+// linkUp is the fix that sets a link of the host up.
+func linkUp(h *Host, name string) *remediate.Fix {
+	link := h.Host.Link(name)
+	if link == nil {
+		return nil
+	}
+	step := remediate.Set("link", name, "down", "up")
+	return &remediate.Fix{
+		Title: "set " + name + " up",
+		Steps: []remediate.Step{step.Guarded(remediate.GuardIfindex+" "+name, fmt.Sprint(link.Index))},
+	}
+}
 
-// linkMaster is the fix that makes the link a port of its bridge again.
-func linkMaster(h *Host, t netstate.Target, name string) *remediate.Fix { return nil }
+// restoreInside is the fix that gives a link in the container's own namespace back what the engine gave
+// it: up, its addresses, and the default route by it. It is nil where there is nothing to give.
+func restoreInside(h *Host, t netstate.Target, name string) *remediate.Fix {
+	ns, c := h.Sandboxes[t.ID], h.Container(t.ID)
+	if ns == nil || c == nil || ns.Link(name) == nil {
+		return nil
+	}
+	link := ns.Link(name)
+	fix := &remediate.Fix{Title: fmt.Sprintf("set up %s in %s as the engine did", name, c.Name)}
+	add := func(step remediate.Step) {
+		step.Name += " in container " + c.Name
+		fix.Steps = append(fix.Steps, step.
+			Guarded(remediate.GuardPID, fmt.Sprint(c.PID)).
+			Guarded(remediate.GuardNetns, ns.ID).
+			Guarded(remediate.GuardContainer+" "+c.ID, c.StartedAt))
+	}
+	if !link.Up {
+		add(remediate.Set("link", name, "down", "up"))
+	}
+	for i := range c.Endpoints {
+		e := &c.Endpoints[i]
+		if !strings.EqualFold(e.MAC, link.MAC) {
+			continue
+		}
+		for _, way := range []struct {
+			family  netstate.Family
+			addr    netip.Prefix
+			gateway netip.Addr
+			any     string
+		}{{netstate.IPv4, e.IPv4, e.Gateway4, "default"}, {netstate.IPv6, e.IPv6, e.Gateway6, "::/0"}} {
+			if way.addr.IsValid() && !slices.ContainsFunc(ns.Addrs, func(a netstate.Addr) bool { return a.Link == name && a.Prefix == way.addr }) {
+				value := "scope global nodad"
+				if way.family == netstate.IPv4 {
+					value = "broadcast " + broadcast(way.addr).String() + " scope global"
+				}
+				add(remediate.Add("addr", way.addr.String()+" dev "+name, value))
+			}
+			if gateway := h.Program().Gateway(c, way.family); way.gateway.IsValid() && gateway != nil && gateway.NetworkID == e.NetworkID &&
+				!slices.ContainsFunc(ns.Routes, func(r netstate.Route) bool { return r.Family == way.family && r.Dst.Bits() == 0 && r.Type == "unicast" }) {
+				add(remediate.Add("route", way.any, fmt.Sprintf("via %s dev %s", way.gateway, name)))
+			}
+		}
+	}
+	if len(fix.Steps) == 0 {
+		return nil
+	}
+	return fix
+}
+
+// broadcast returns the last address of an IPv4 prefix.
+func broadcast(prefix netip.Prefix) netip.Addr {
+	addr := prefix.Masked().Addr().As4()
+	for bit := prefix.Bits(); bit < 32; bit++ {
+		addr[bit/8] |= 0x80 >> (bit % 8)
+	}
+	return netip.AddrFrom4(addr)
+}
+
+// linkMaster is the fix that makes a link a port of its bridge again.
+func linkMaster(h *Host, name, bridge string) *remediate.Fix {
+	link := h.Host.Link(name)
+	if link == nil || h.Host.Link(bridge) == nil {
+		return nil
+	}
+	step := remediate.Add("link", name+" master", bridge)
+	if master := h.Host.LinkAt(link.Master); master != nil {
+		step = remediate.Set("link", name+" master", master.Name, bridge)
+	}
+	return &remediate.Fix{
+		Title: fmt.Sprintf("make %s a port of %s again", name, bridge),
+		Steps: []remediate.Step{step.Guarded(remediate.GuardIfindex+" "+name, fmt.Sprint(link.Index))},
+	}
+}
 
 // rulesFix is the fix that brings Docker's own rules back.
 func (h *Host) rulesFix(differences []dockerd.Difference) *remediate.Fix { return nil }

@@ -2,6 +2,7 @@ package checks
 
 import (
 	"fmt"
+	"strings"
 
 	"github.com/docker-netcheck/docker-netcheck/internal/netstate"
 	"github.com/docker-netcheck/docker-netcheck/internal/packet"
@@ -25,9 +26,32 @@ listens is refused, whatever the host does.`,
 				continue
 			}
 			finding := found(stop)
+			if lonely := loopbackListener(h.Sandboxes[t.ID], t); lonely != nil {
+				program := lonely.Program
+				if program == "" {
+					program = "a program"
+				}
+				finding.explains = []string{stop.Object}
+				finding.Object = strings.TrimSpace(fmt.Sprintf("socket %s %s", lonely.Local, lonely.Program)) + " in container " + t.Container
+				finding.Problem = fmt.Sprintf("%s listens on %s alone, which is heard in the container only", program, lonely.Local.Addr())
+			}
 			finding.Advice = fmt.Sprintf("let the program in %s listen on port %d of 0.0.0.0, or publish the port that it listens on", t.Container, t.Port.Number)
 			findings = append(findings, finding)
 		}
 		return findings
 	},
+}
+
+// loopbackListener returns the socket that listens on the target's port of a loopback address, or nil.
+func loopbackListener(ns *netstate.Namespace, t netstate.Target) *netstate.Socket {
+	if ns == nil {
+		return nil
+	}
+	for i := range ns.Sockets {
+		s := &ns.Sockets[i]
+		if s.Proto == t.Port.Proto && s.Local.Port() == t.Port.Number && s.Local.Addr().IsLoopback() && (s.State == "listen" || s.State == "unconnected") {
+			return s
+		}
+	}
+	return nil
 }

@@ -18,9 +18,24 @@ var Masquerade = &Check{
 		if len(differences) == 0 {
 			return nil
 		}
-		return []Finding{h.rulesFinding(t, packet.Masquerade, differences, masquerading)}
+		finding := h.rulesFinding(t, packet.Masquerade, differences, func(stop packet.Stop) bool {
+			// The answer comes to the container's own address, as no foreign packet may.
+			return stop.Hop.IsReply() && stop.Hop.Place() != packet.Container
+		})
+		if t.Direction == netstate.Out && finding.Warning && !rewritten(h.Walk(t)) {
+			finding.Warning = false
+			finding.Problem = "the packets leave with the container's own address: Docker's rule that hides it is missing"
+		}
+		return []Finding{finding}
 	},
 }
 
-// masquerading says whether the stop is that nothing rewrites the source.
-func masquerading(stop packet.Stop) bool { return stop.Hop.Place() == packet.Masquerade }
+// rewritten says whether anything gives the packet another source on its way out.
+func rewritten(trace *packet.Trace) bool {
+	for _, step := range trace.Request {
+		if step.Hop == packet.Masquerade && step.Packet != "" {
+			return true
+		}
+	}
+	return false
+}

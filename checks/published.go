@@ -37,6 +37,10 @@ container is created: to change it, the container is created anew.`,
 		default:
 			return nil
 		}
+		// Where nothing leads to the container, all that would stop the packet on the way says nothing.
+		for _, stop := range h.Walk(t).Stops {
+			finding.explains = append(finding.explains, stop.Object)
+		}
 		return []Finding{finding}
 	},
 }

@@ -16,11 +16,11 @@ route get with from, iif and mark shows what the kernel does.`,
 	Requires: []*Check{Running},
 	Run: func(h *Host, t netstate.Target) []Finding {
 		var findings []Finding
-		for _, stop := range h.stops(t, packet.NoRoute, packet.Unreachable, packet.WrongRoute, packet.LinkDown, packet.NoLink, packet.NotLocal, packet.IPv6Off, packet.Neighbour) {
+		for _, stop := range h.stops(t, packet.NoRoute, packet.Unreachable, packet.WrongRoute, packet.LinkDown, packet.NoCarrier, packet.NoLink, packet.NotLocal, packet.IPv6Off, packet.Neighbour) {
 			switch place := stop.Hop.Place(); {
 			case place == packet.Container || place == packet.Socket:
 				continue
-			case (stop.Kind == packet.LinkDown || stop.Kind == packet.NoLink) && place != packet.Uplink && place != packet.Route:
+			case (stop.Kind == packet.LinkDown || stop.Kind == packet.NoCarrier || stop.Kind == packet.NoLink) && place != packet.Uplink && place != packet.Route:
 				continue // of the bridge or the veth pair: theirs to tell
 			}
 			findings = append(findings, found(stop))

@@ -16,16 +16,16 @@ a port of the bridge. It has to be there, up, on the right bridge and forwarding
 	Requires: []*Check{Running},
 	Run: func(h *Host, t netstate.Target) []Finding {
 		var findings []Finding
-		for _, stop := range h.stops(t, packet.LinkDown, packet.NoLink, packet.NoMaster, packet.BridgePort) {
+		for _, stop := range h.stops(t, packet.LinkDown, packet.NoCarrier, packet.NoLink, packet.NoMaster, packet.BridgePort) {
 			if stop.Hop.Place() != packet.Veth {
 				continue
 			}
 			finding := found(stop)
 			switch name := linkOf(stop.Object); {
 			case stop.Kind == packet.LinkDown:
-				finding.Fix = linkUp(h, t, name)
+				finding.Fix = linkUp(h, name)
 			case stop.Kind == packet.NoMaster:
-				finding.Fix = linkMaster(h, t, name)
+				finding.Fix = linkMaster(h, name, bridgeOf(h, t))
 			}
 			if finding.Fix == nil {
 				finding.Advice = "docker restart " + t.Container + " makes a new pair"

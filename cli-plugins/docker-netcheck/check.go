@@ -19,6 +19,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/docker-netcheck/docker-netcheck/checks"
+	"github.com/docker-netcheck/docker-netcheck/internal/agent"
 	"github.com/docker-netcheck/docker-netcheck/internal/host"
 	"github.com/docker-netcheck/docker-netcheck/internal/netstate"
 )
@@ -48,6 +49,9 @@ type checkOptions struct {
 	noTrunc bool
 	verbose bool
 
+	reach   reach
+	machine agent.Machine // the engine's host
+
 	suite []*checks.Check // of only and skip
 	ask   checks.Ask      // of port, client, iface and to
 }
@@ -73,11 +77,22 @@ Exit status: 0 all well, 1 something is wrong, 2 something could not be judged, 
 
 		RunE: func(cmd *cobra.Command, args []string) error {
 			options.containers = args
+			if err := options.complete(); err != nil {
+				return usage(cmd, "%w", err)
+			}
 			return exit.of(runCheck, cmd, dockerCLI, &options)
 		},
 		ValidArgsFunction: completion.ContainerNames(dockerCLI, true),
 	}
 	cmd.SetFlagErrorFunc(cli.FlagErrorFunc)
+	// docker's template takes a command with subcommands for one that does nothing itself.
+	cmd.SetHelpFunc(func(asked *cobra.Command, args []string) {
+		if asked == cmd {
+			cmd.SetUsageTemplate(strings.Replace(cmd.Root().UsageTemplate(),
+				"{{- if .HasSubCommands}}  {{ .CommandPath}}", "{{- if .HasSubCommands}}  {{.UseLine}}\n        {{ .CommandPath}}", 1))
+		}
+		cmd.Root().HelpFunc()(asked, args)
+	})
 
 	flags := cmd.Flags()
 	flags.BoolVarP(&options.all, "all", "a", false, "Judge all running containers")
@@ -99,6 +114,7 @@ Exit status: 0 all well, 1 something is wrong, 2 something could not be judged, 
 	flags.BoolVarP(&options.quiet, "quiet", "q", false, "Print only the names of containers that fail")
 	flags.BoolVar(&options.noTrunc, "no-trunc", false, "Do not shorten long lines")
 	flags.BoolVarP(&options.verbose, "verbose", "v", false, "Show every check")
+	options.reach.addFlags(cmd)
 	names := func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
 		return strings.Split(checks.Names(checks.Suite), ", "), cobra.ShellCompDirectiveNoFileComp
 	}
@@ -112,6 +128,7 @@ Exit status: 0 all well, 1 something is wrong, 2 something could not be judged, 
 	}
 
 	cmd.AddCommand(
+		newAgentCommand(dockerCLI, exit),
 		newUndoCommand(dockerCLI, exit),
 		newHistoryCommand(dockerCLI, exit),
 		newExplainCommand(dockerCLI, exit),
@@ -242,11 +259,10 @@ func (o *checkOptions) needs() netstate.Part {
 }
 
 // read reads the host and returns the snapshot with the IDs of the containers that were asked for.
-func (o *checkOptions) read(ctx context.Context, dockerCLI command.Cli) (*netstate.Snapshot, error) {
+func (o *checkOptions) read(ctx context.Context) (*netstate.Snapshot, error) {
 	ctx, cancel := context.WithTimeout(ctx, o.timeout)
 	defer cancel()
-	return host.Collect(ctx, host.Options{
-		Docker: dockerCLI.Client(), Context: dockerCLI.CurrentContext(),
+	return o.machine.Collect(ctx, host.Options{
 		Containers: o.containers, All: o.all, Filters: o.filter.Value(), Parts: o.needs(),
 	})
 }
@@ -259,8 +275,8 @@ type judged struct {
 }
 
 // judge reads the host and judges it.
-func (o *checkOptions) judge(ctx context.Context, dockerCLI command.Cli) (*judged, error) {
-	s, err := o.read(ctx, dockerCLI)
+func (o *checkOptions) judge(ctx context.Context) (*judged, error) {
+	s, err := o.read(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -280,8 +296,15 @@ func (o *checkOptions) judgeSnapshot(s *netstate.Snapshot) (*judged, error) {
 }
 
 func runCheck(ctx context.Context, dockerCLI command.Cli, o *checkOptions) (int, error) {
+	return o.reach.with(ctx, dockerCLI, func(machine agent.Machine) (int, error) {
+		o.machine = machine
+		return check(ctx, dockerCLI, o)
+	})
+}
+
+func check(ctx context.Context, dockerCLI command.Cli, o *checkOptions) (int, error) {
 	done := progress(dockerCLI.Err(), "reading the host")
-	found, err := o.judge(ctx, dockerCLI)
+	found, err := o.judge(ctx)
 	for deadline := time.Now().Add(o.wait); err == nil && found.report.Verdict != checks.Pass && found.report.Verdict != checks.Warn && time.Now().Before(deadline); {
 		select {
 		case <-ctx.Done():
@@ -289,7 +312,7 @@ func runCheck(ctx context.Context, dockerCLI command.Cli, o *checkOptions) (int,
 			return 0, ctx.Err()
 		case <-time.After(time.Second):
 		}
-		found, err = o.judge(ctx, dockerCLI)
+		found, err = o.judge(ctx)
 	}
 	done()
 	if err != nil {

@@ -10,6 +10,9 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+	"time"
+
+	udiff "github.com/aymanbagabas/go-udiff"
 
 	"github.com/docker-netcheck/docker-netcheck/checks"
 	"github.com/docker-netcheck/docker-netcheck/internal/lab"
@@ -80,8 +83,8 @@ iptables -S FORWARD | grep -E -- '-o docker0|-i docker0' | sed 's/^-A/-D/' | whi
 		way: "in", check: "accept", object: `iptables filter \S+: missing .*`},
 }
 
-// plugin builds the plugin once a test process.
-func plugin(t testing.TB) string {
+// buildPlugin builds the plugin once a test process.
+func buildPlugin(t testing.TB) string {
 	t.Helper()
 	path := t.TempDir() + "/docker-netcheck"
 	build := exec.Command("go", "build", "-o", path, ".")
@@ -94,7 +97,7 @@ func plugin(t testing.TB) string {
 
 func TestFaults(t *testing.T) {
 	lab.Need(t)
-	path := plugin(t)
+	path := buildPlugin(t)
 	for _, f := range faults {
 		suites := f.suites
 		if suites == nil {
@@ -159,8 +162,20 @@ func (f fault) test(t *testing.T, suite, path string) {
 	if out, exit := b.run("docker", "netcheck", "undo", "--yes"); exit != 0 {
 		t.Errorf("undo: exit status %d: %s%s", exit, out, b.stderr)
 	}
-	if after := b.state(); after != broken {
-		t.Errorf("undo left the host changed:\n%s", diff(broken, after))
+	b.settles(broken)
+}
+
+// settles waits until the host's state is what it was: links tell each other of a lost carrier up to a
+// second late.
+func (b *bench) settles(want string) {
+	b.t.Helper()
+	deadline := time.Now().Add(5 * time.Second)
+	got := b.state()
+	for got != want && time.Now().Before(deadline) {
+		got = b.state()
+	}
+	if got != want {
+		b.t.Errorf("undo left the host changed:\n%s", diff(want, got))
 	}
 }
 
@@ -203,6 +218,7 @@ type bench struct {
 	ctx    context.Context
 	host   *lab.Host
 	stderr string // of the last run
+	plugin string // its path outside of the host
 }
 
 func newBench(t testing.TB, options lab.Options, path string) *bench {
@@ -302,3 +318,6 @@ func jsonOf(v any) string {
 	}
 	return string(data)
 }
+
+// diff shows what changed between two states.
+func diff(before, after string) string { return udiff.Unified("before", "after", before, after) }

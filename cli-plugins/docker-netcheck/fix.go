@@ -7,11 +7,12 @@ import (
 	"fmt"
 	"io"
 	"strings"
+	"time"
 
 	"github.com/docker/cli/cli/command"
 
 	"github.com/docker-netcheck/docker-netcheck/checks"
-	"github.com/docker-netcheck/docker-netcheck/internal/host"
+	"github.com/docker-netcheck/docker-netcheck/internal/agent"
 	"github.com/docker-netcheck/docker-netcheck/remediate"
 )
 
@@ -80,13 +81,14 @@ func runFix(ctx context.Context, dockerCLI command.Cli, o *checkOptions, found *
 		}
 	}
 
-	journal := &remediate.Journal{Dir: remediate.JournalDir}
-	stores, facts := host.Stores(), host.Facts(dockerCLI.Client())
-	run, err := journal.Apply(ctx, plan, stores, facts)
+	run, err := o.machine.Apply(ctx, plan)
+	if errors.Is(err, agent.ErrLost) {
+		return 0, err
+	}
 	if err != nil {
 		return 0, fmt.Errorf("nothing was changed: %w", err)
 	}
-	after, err := o.judge(ctx, dockerCLI)
+	after, err := o.judge(ctx)
 	if err == nil {
 		after.report.Before = found.report.Targets
 		after.report.Plan = plan
@@ -99,7 +101,7 @@ func runFix(ctx context.Context, dockerCLI command.Cli, o *checkOptions, found *
 	if err != nil {
 		// What did not help, or could not be seen to help, does not stay.
 		if run.ID != "" {
-			if _, undoErr := journal.Undo(context.WithoutCancel(ctx), run.ID, stores, facts); undoErr != nil {
+			if _, undoErr := o.machine.Undo(context.WithoutCancel(ctx), run.ID); undoErr != nil {
 				return 0, errors.Join(err, undoErr)
 			}
 		}
@@ -124,6 +126,26 @@ func runFix(ctx context.Context, dockerCLI command.Cli, o *checkOptions, found *
 		return 0, err
 	}
 	return statusOf(after.report), nil
+}
+
+// settling is how long a change may take to show: links learn of each other's carrier up to a second late.
+const settling = 3 * time.Second
+
+// settled judges again after a plan was made: until all is well, or for as long as it may take to show.
+func (o *checkOptions) settled(ctx context.Context, dockerCLI command.Cli, before *checks.Report, plan *remediate.Plan) (*judged, error) {
+	done := progress(dockerCLI.Err(), "judging again")
+	defer done()
+	for deadline := time.Now().Add(settling); ; {
+		after, err := o.judge(ctx, dockerCLI)
+		if err != nil || after.report.Verdict != checks.Fail && checks.Helped(before, after.report, plan) == nil || time.Now().After(deadline) {
+			return after, err
+		}
+		select {
+		case <-ctx.Done():
+			return after, ctx.Err()
+		case <-time.After(100 * time.Millisecond):
+		}
+	}
 }
 
 // applied returns the steps that changed something.

@@ -173,6 +173,9 @@ func (p *printer) cause(label string, cause checks.Cause) {
 	for _, evidence := range f.Evidence {
 		p.line("          %s", p.paint("2", clean(evidence)))
 	}
+	if f.Hits != "" {
+		p.field("HITS", clean(f.Hits))
+	}
 	if f.SetBy != "" {
 		p.field("SET BY", clean(f.SetBy))
 	}
@@ -260,69 +263,95 @@ func destination(t netstate.Target, h *checks.Host) string {
 	return fmt.Sprintf("%s:%d", t.Container, t.Port.Number)
 }
 
+// wayIn, wayOut and wayProxy are the places that the line shows even where nothing there had a say.
+var (
+	wayIn    = []packet.Hop{packet.Uplink, packet.DNAT, packet.Route, packet.Accept, packet.Bridge, packet.Veth, packet.Socket}
+	wayOut   = []packet.Hop{packet.Container, packet.Veth, packet.Bridge, packet.Route, packet.Accept, packet.Masquerade, packet.Uplink}
+	wayProxy = []packet.Hop{packet.Uplink, packet.DNAT, packet.Route, packet.Accept, packet.Socket, packet.Bridge, packet.Veth}
+)
+
 // way is the packet's way on one line, with a cross at each place that stops it: what lies behind the
-// first cross was not reached.
+// first cross was not reached. The way back is told only where it ends by itself.
 func (p *printer) way(j *checks.Judgement, h *checks.Host) string {
+	trace := h.Walk(j.Target)
+	hops := wayIn
+	switch {
+	case j.Direction != netstate.In:
+		hops = wayOut
+	case trace.Via == "docker-proxy":
+		hops = wayProxy
+	}
+	hops = slices.Clone(hops)
 	crosses := map[packet.Hop]checks.Status{}
+	var back []packet.Hop
 	for _, result := range j.Results {
 		for i := range result.Findings {
 			f := &result.Findings[i]
-			switch {
-			case f.Failure():
+			if f.Follows != "" || f.At == "" || !f.Failure() && !f.Unknown {
+				continue
+			}
+			if f.Failure() {
 				crosses[f.At] = checks.Fail
-			case f.Unknown && crosses[f.At] == "":
+			} else if crosses[f.At] == "" {
 				crosses[f.At] = checks.Unknown
 			}
-		}
-	}
-	trace := h.Walk(j.Target)
-	var hops []packet.Hop
-	for _, steps := range [][]packet.Step{trace.Request, trace.Reply} {
-		for _, step := range steps {
-			if !slices.Contains(hops, step.Hop) {
-				hops = append(hops, step.Hop)
+			switch {
+			case f.At.IsReply() && !slices.Contains(back, f.At):
+				back = append(back, f.At)
+			case !f.At.IsReply() && !slices.Contains(hops, f.At):
+				hops = insertHop(hops, f.At)
 			}
 		}
 	}
-	for _, stop := range trace.Stops {
-		if !slices.Contains(hops, stop.Hop) {
-			hops = append(hops, stop.Hop)
-		}
-	}
-	var words []string
-	reached, replied := true, false
-	for _, hop := range hops {
-		if hop.IsReply() && crosses[hop] == "" {
-			continue // the way back is told only where it ends
-		}
-		if hop.IsReply() && !replied {
-			words, replied = append(words, "back:"), true
-		}
-		label := string(hop.Place())
+	label := func(hop packet.Hop) string {
 		switch hop.Place() {
 		case packet.Uplink:
 			if trace.Uplink != "" {
-				label = clean(trace.Uplink)
+				return clean(trace.Uplink)
 			}
 		case packet.Socket:
-			label = clean(j.Container)
-			if j.Port.Number != 0 {
-				label = fmt.Sprintf("%s:%d", label, j.Port.Number)
+			switch {
+			case trace.Via == "docker-proxy" && hops[len(hops)-1] == packet.Veth:
+				return "docker-proxy"
+			case j.Port.Number != 0:
+				return fmt.Sprintf("%s:%d", clean(j.Container), j.Port.Number)
 			}
+		case packet.Container:
+			return clean(j.Container)
 		}
-		mark := ""
+		return string(hop.Place())
+	}
+	var words []string
+	reached := true
+	for _, hop := range hops {
+		mark := p.mark(checks.Skip)
 		switch {
 		case crosses[hop] != "":
-			mark = " " + p.mark(crosses[hop])
+			mark = p.mark(crosses[hop])
 			reached = reached && crosses[hop] != checks.Fail
 		case reached:
-			mark = " " + p.mark(checks.Pass)
-		default:
-			mark = " " + p.mark(checks.Skip)
+			mark = p.mark(checks.Pass)
 		}
-		words = append(words, label+mark)
+		words = append(words, label(hop)+" "+mark)
+	}
+	for i, hop := range back {
+		if i == 0 {
+			words = append(words, "back:")
+		}
+		words = append(words, label(hop)+" "+p.mark(crosses[hop]))
 	}
 	return strings.Join(words, "  ")
+}
+
+// insertHop puts a hop where the way in has it.
+func insertHop(hops []packet.Hop, hop packet.Hop) []packet.Hop {
+	place := slices.Index(packet.Hops, hop)
+	for i := range hops {
+		if slices.Index(packet.Hops, hops[i]) > place {
+			return slices.Insert(hops, i, hop)
+		}
+	}
+	return append(hops, hop)
 }
 
 // well says what a clean report means, and where to look next.

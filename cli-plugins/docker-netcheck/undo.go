@@ -9,12 +9,13 @@ import (
 	"github.com/docker/cli/cli/command"
 	"github.com/spf13/cobra"
 
-	"github.com/docker-netcheck/docker-netcheck/internal/host"
+	"github.com/docker-netcheck/docker-netcheck/internal/agent"
 	"github.com/docker-netcheck/docker-netcheck/remediate"
 )
 
 func newUndoCommand(dockerCLI command.Cli, exit *exitStatus) *cobra.Command {
 	var yes bool
+	var at reach
 	cmd := &cobra.Command{
 		Use:   "undo [OPTIONS] [RUN]",
 		Short: "Take a fix back, the last one unless another is named",
@@ -27,12 +28,15 @@ Exit status: 0 done, 1 refused, 125 usage or own error.`,
 		Args: atMost(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return exit.run(cmd, func(ctx context.Context) (int, error) {
-				return runUndo(ctx, dockerCLI, strings.Join(args, ""), yes)
+				return at.with(ctx, dockerCLI, func(machine agent.Machine) (int, error) {
+					return runUndo(ctx, dockerCLI, machine, strings.Join(args, ""), yes)
+				})
 			})
 		},
 		ValidArgsFunction: completeRuns,
 	}
 	cmd.Flags().BoolVarP(&yes, "yes", "y", false, "Do not ask")
+	at.addFlags(cmd)
 	return cmd
 }
 
@@ -57,10 +61,9 @@ func completeRuns(*cobra.Command, []string, string) ([]string, cobra.ShellCompDi
 	return ids, cobra.ShellCompDirectiveNoFileComp
 }
 
-func runUndo(ctx context.Context, dockerCLI command.Cli, id string, yes bool) (int, error) {
-	journal := &remediate.Journal{Dir: remediate.JournalDir}
+func runUndo(ctx context.Context, dockerCLI command.Cli, machine agent.Machine, id string, yes bool) (int, error) {
 	if !yes {
-		runs, err := journal.Runs()
+		runs, err := machine.Runs(ctx)
 		if err != nil {
 			return 0, err
 		}
@@ -82,7 +85,7 @@ func runUndo(ctx context.Context, dockerCLI command.Cli, id string, yes bool) (i
 		}
 		id = run.ID
 	}
-	run, err := journal.Undo(ctx, id, host.Stores(), host.Facts(dockerCLI.Client()))
+	run, err := machine.Undo(ctx, id)
 	if err != nil {
 		return refusedUndo(dockerCLI, err)
 	}

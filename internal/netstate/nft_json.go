@@ -1,6 +1,7 @@
 package netstate
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 )
@@ -39,7 +40,8 @@ func (e NftExprs) MarshalJSON() ([]byte, error) {
 	return json.Marshal(tagged)
 }
 
-// UnmarshalJSON is the inverse. A name that is not known is an error: the document is not of this schema.
+// UnmarshalJSON is the inverse. An expression whose name, or a field of which, is not known becomes an
+// NftOpaque without its bytes: the document is of a later program, and what the kernel does there cannot be told.
 func (e *NftExprs) UnmarshalJSON(text []byte) error {
 	var tagged []map[string]json.RawMessage
 	if err := json.Unmarshal(text, &tagged); err != nil {
@@ -53,11 +55,17 @@ func (e *NftExprs) UnmarshalJSON(text []byte) error {
 		for name, body := range one {
 			make, known := nftExprTypes[name]
 			if !known {
-				return fmt.Errorf("nft expression %q is not known", name)
+				*e = append(*e, &NftOpaque{Expr: name})
+				continue
 			}
 			expr := make()
-			if err := json.Unmarshal(body, expr); err != nil {
-				return fmt.Errorf("nft expression %s: %w", name, err)
+			strict := json.NewDecoder(bytes.NewReader(body))
+			strict.DisallowUnknownFields()
+			if strict.Decode(expr) != nil {
+				if err := json.Unmarshal(body, make()); err != nil {
+					return fmt.Errorf("nft expression %s: %w", name, err)
+				}
+				expr = &NftOpaque{Expr: name}
 			}
 			*e = append(*e, expr)
 		}

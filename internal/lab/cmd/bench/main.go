@@ -1,3 +1,5 @@
+//go:build linux
+
 // Command bench measures docker netcheck against what people do without it, side by side in one run on
 // one lab host, and prints the ratios. `make bench` runs it.
 package main

@@ -1,3 +1,5 @@
+//go:build linux
+
 // Command demo shows docker netcheck at work on a real engine: it starts one in namespaces, breaks it,
 // lets netcheck find and fix what is broken, and takes everything down again. `make demo` runs it.
 package main

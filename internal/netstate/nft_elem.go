@@ -17,7 +17,8 @@ func (p NftPrinter) Elements(t *NftTable, s *NftSet) []string {
 }
 
 // nftSizes are the bytes of a type's values, where they are always the same.
-var nftSizes = map[*nftType]uint32{nftIPv4: 4, nftIPv6: 16, nftEther: 6, nftEthertype: 2, nftArpop: 2, nftProtocol: 1, nftPort: 2, nftIcmpType: 1,
+var nftSizes = map[*nftType]uint32{nftIPv4: 4, nftIPv6: 16, nftEther: 6, nftEthertype: 2, nftArpop: 2, nftProtocol: 1, nftPort: 2,
+	nftIcmpType: 1,
 	nftTCPFlags: 1, nftTime: 8, nftMark: 4, nftIfindex: 4, nftArphrd: 2, nftClassid: 4, nftCtState: 4, nftCtDir: 1, nftCtStatus: 4, nftIcmp6Type: 1,
 	nftCtLabel: 16, nftPkttype: 1, nftIcmpCode: 1, nftIcmp6Code: 1, nftDevgroup: 4, nftDscp: 1, nftEcn: 1, nftAddrtype: 4, nftBoolean: 1,
 	nftCtEvent: 4, nftIfname: 16, nftIgmpType: 1, nftNfproto: 1, nftDate: 8, nftHour: 4, nftDay: 1}
@@ -127,8 +128,12 @@ func (p *nftRuleText) between(part nftLeft, from, to []byte) string {
 	if length, ok := prefixOf(from, to); ok && (part.kind == nftIPv4 || part.kind == nftIPv6) {
 		return p.right(part, from) + "/" + strconv.Itoa(length)
 	}
-	if name := bytes.TrimRight(from, "\x00"); part.kind == nftIfname && bytes.Equal(to, append(slices.Clip(name), bytes.Repeat([]byte{0xff}, len(to)-len(name))...)) {
-		return nftName(p, name)
+	if part.kind == nftIfname {
+		// All names with a prefix: NULs behind it in the first, ones in the last.
+		name := bytes.TrimRight(from, "\x00")
+		if rest, ok := bytes.CutPrefix(to, name); ok && len(bytes.Trim(rest, "\xff")) == 0 {
+			return nftName(p, name)
+		}
 	}
 	return p.span(part, from, to)
 }

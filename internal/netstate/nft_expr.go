@@ -39,17 +39,24 @@ type NftPayload struct {
 	CsumPseudo bool   `json:"csum_pseudo,omitempty"` // the pseudo header's as well
 }
 
-// An NftMeta loads what the kernel knows of the packet into Dreg, or sets it from Sreg.
+// An NftMeta loads what the kernel knows of the packet into Dreg, or sets it from Sreg. Its keys: "len", "protocol",
+// "priority", "mark", "iif", "oif", "iifname", "oifname", "iiftype", "oiftype", "skuid", "skgid", "nftrace",
+// "rtclassid", "secmark", "nfproto", "l4proto", "ibrname", "obrname", "pkttype", "cpu", "iifgroup", "oifgroup",
+// "cgroup", "prandom", "secpath", "iifkind", "oifkind", "ibrpvid", "ibrvproto", "time", "day", "hour", "sdif",
+// "sdifname", "broute".
 type NftMeta struct {
-	Key  string `json:"key"` // "len", "protocol", "priority", "mark", "iif", "oif", "iifname", "oifname", "iiftype", "oiftype", "skuid", "skgid", "nftrace", "rtclassid", "secmark", "nfproto", "l4proto", "ibrname", "obrname", "pkttype", "cpu", "iifgroup", "oifgroup", "cgroup", "prandom", "secpath", "iifkind", "oifkind", "ibrpvid", "ibrvproto", "time", "day", "hour", "sdif", "sdifname", "broute"
+	Key  string `json:"key"`
 	Dreg NftReg `json:"dreg,omitempty"`
 	Sreg NftReg `json:"sreg,omitempty"`
 }
 
 // An NftCt loads what connection tracking knows of the packet into Dreg, or sets it from Sreg. A load breaks
-// off the rule when the packet has no connection, except of the state.
+// off the rule when the packet has no connection, except of the state. Its keys: "state", "direction", "status",
+// "mark", "secmark", "expiration", "helper", "l3proto", "saddr", "daddr" (of either family), "protocol", "proto-src",
+// "proto-dst", "label", "packets", "bytes", "avgpkt", "zone", "event", "ip saddr", "ip daddr", "ip6 saddr",
+// "ip6 daddr", "id".
 type NftCt struct {
-	Key  string `json:"key"`           // "state", "direction", "status", "mark", "secmark", "expiration", "helper", "l3proto", "saddr", "daddr", "protocol", "proto-src", "proto-dst", "label", "packets", "bytes", "avgpkt", "zone", "event", "ip saddr", "ip daddr", "ip6 saddr", "ip6 daddr", "id"
+	Key  string `json:"key"`
 	Dir  string `json:"dir,omitempty"` // "original" or "reply"
 	Dreg NftReg `json:"dreg,omitempty"`
 	Sreg NftReg `json:"sreg,omitempty"`
@@ -70,9 +77,11 @@ type NftRange struct {
 	To   Hex    `json:"to"`
 }
 
-// An NftBitwise writes Sreg, changed, into Dreg.
+// An NftBitwise writes Sreg, changed, into Dreg. "mask-xor" is (Sreg & Mask) ^ Xor. "<<" and ">>" are by Shift, over
+// Len bytes as 32-bit words in the machine's order, the first highest. "and", "or" and "xor" are with Sreg2, or with
+// Mask if that is NoReg.
 type NftBitwise struct {
-	Op    string `json:"op"` // "mask-xor": (Sreg & Mask) ^ Xor; "<<", ">>": by Shift, over Len bytes as 32-bit words in machine order, the first highest; "and", "or", "xor": with Sreg2, or with Mask if that is NoReg
+	Op    string `json:"op"` // "mask-xor", "<<", ">>", "and", "or", "xor"
 	Sreg  NftReg `json:"sreg"`
 	Sreg2 NftReg `json:"sreg2,omitempty"`
 	Dreg  NftReg `json:"dreg"`
@@ -114,11 +123,12 @@ type NftVerdict struct {
 	Queue uint16 `json:"queue,omitempty"`
 }
 
-// An NftFib asks the routing table, Dreg gets the answer.
+// An NftFib asks the routing table; Dreg gets the answer. With Present that is 1 if there is a route, else 0: 4 bytes in
+// the machine's order, of which nft 1.1.4 and later compare the first alone.
 type NftFib struct {
-	Result  string   `json:"result"`            // "oif" (index), "oifname", "type" (RTN_*)
-	Flags   []string `json:"flags"`             // what it asks with: "saddr" or "daddr", "mark", "iif", "oif"
-	Present bool     `json:"present,omitempty"` // Dreg gets 1 instead if there is a route, else 0: 4 bytes in the machine's order, of which nft 1.1.4 and later look at the first alone
+	Result  string   `json:"result"` // "oif" (index), "oifname", "type" (RTN_*)
+	Flags   []string `json:"flags"`  // what it asks with: "saddr" or "daddr", "mark", "iif", "oif"
+	Present bool     `json:"present,omitempty"`
 	Dreg    NftReg   `json:"dreg"`
 }
 

@@ -3,7 +3,6 @@ package netstate
 import (
 	"fmt"
 	"math/big"
-	"slices"
 	"strings"
 )
 
@@ -377,148 +376,6 @@ func (p *nftRuleText) within(e *NftPayload, v *nftValue) (*nftField, []byte) {
 	return f, n.FillBytes(make([]byte, (length+7)/8))
 }
 
-// addrKind returns the type of addresses of a nat family, and whether nft writes the family.
-func (p *nftRuleText) addrKind(family string) (*nftType, string) {
-	kind := nftIPv4
-	if family == "ip6" || family == "inet" && p.network == "ip6" {
-		kind = nftIPv6
-	}
-	if p.table.Family == "inet" && family != "inet" && family != "" {
-		return kind, " " + family
-	}
-	return kind, ""
-}
-
-func (p *nftRuleText) nat(e *NftNat) (string, bool) {
-	text := e.Type
-	kind, family := p.addrKind(e.Family)
-	if v := p.regs[e.AddrMin]; v != nil && v.data == nil && v.size > nftSizes[kind] {
-		family = " " + e.Family // a map to addresses with something more
-	}
-	if e.AddrMin != NoReg || e.PortMin != NoReg {
-		text += family
-		if slices.Contains(e.Flags, "netmap") {
-			text += " prefix"
-		}
-		text += " to"
-	}
-	addr, bare, ok := p.bounds(e.AddrMin, e.AddrMax, kind, slices.Contains(e.Flags, "netmap"))
-	if !ok {
-		return "", false
-	}
-	// A map may give both the address and the port behind it.
-	portMin := e.PortMin
-	if v := p.regs[e.AddrMin]; e.AddrMin != NoReg && portMin > e.AddrMin && v != nil && uint32(portMin-e.AddrMin) < v.size {
-		portMin = NoReg
-	}
-	port, _, ok := p.bounds(portMin, e.PortMax, nftPort, false)
-	if !ok {
-		return "", false
-	}
-	if addr != "" {
-		if kind == nftIPv6 && port != "" && bare {
-			addr = "[" + strings.ReplaceAll(addr, "-", "]-[") + "]"
-		}
-		text += " " + addr
-	} else if port != "" {
-		text += " "
-	}
-	if port != "" {
-		text += ":" + port
-	}
-	return text + natFlags(e.Flags), true
-}
-
-// bounds writes one or two registers; bare says that they are constants.
-func (p *nftRuleText) bounds(from, to NftReg, kind *nftType, prefix bool) (text string, bare, ok bool) {
-	if from == NoReg {
-		return "", false, true
-	}
-	v := p.regs[from]
-	if text, ok = p.operandAt(from, kind); !ok {
-		return "", false, false
-	}
-	bare = v.data != nil
-	if to == NoReg || to == from || to > from && uint32(to-from) < v.size {
-		return text, bare, true
-	}
-	end := p.regs[to]
-	second, ok := p.operandAt(to, kind)
-	if !ok {
-		return "", false, false
-	}
-	if bare && end.data != nil {
-		switch length, is := prefixOf(v.data, end.data); {
-		case string(v.data) == string(end.data) && !prefix:
-			return text, true, true
-		case is && prefix:
-			return fmt.Sprintf("%s/%d", text, length), true, true
-		}
-	}
-	return text + "-" + second, bare, true
-}
-
-func natFlags(flags []string) string {
-	var words []string
-	for _, word := range []string{"random", "fully-random", "persistent"} {
-		if slices.Contains(flags, word) {
-			words = append(words, word)
-		}
-	}
-	if words == nil {
-		return ""
-	}
-	return " " + strings.Join(words, ",")
-}
-
-func (p *nftRuleText) ports(name string, from, to NftReg, flags []string) (string, bool) {
-	port, _, ok := p.bounds(from, to, nftPort, false)
-	if port != "" {
-		name += " to :" + port
-	}
-	return name + natFlags(flags), ok
-}
-
-func (p *nftRuleText) tproxy(e *NftTproxy) (string, bool) {
-	kind, family := p.addrKind(e.Family)
-	addr, port, ok := "", "", true
-	if e.Addr != NoReg {
-		if addr, ok = p.operandAt(e.Addr, kind); !ok {
-			return "", false
-		}
-		if v := p.regs[e.Addr]; kind == nftIPv6 && v.data != nil {
-			addr = "[" + addr + "]"
-		}
-	}
-	if e.Port != NoReg {
-		if port, ok = p.operandAt(e.Port, nftPort); !ok {
-			return "", false
-		}
-		port = ":" + port
-	}
-	return "tproxy" + family + " to " + addr + port, true
-}
-
-func (p *nftRuleText) dup(e *NftDup) (string, bool) {
-	text, ok := "dup to ", true
-	if e.Addr != NoReg {
-		kind := nftIPv4
-		if p.table.Family == "ip6" {
-			kind = nftIPv6
-		}
-		addr, known := p.operandAt(e.Addr, kind)
-		text, ok = text+addr, known
-	}
-	if e.Dev != NoReg && ok {
-		dev, known := p.operandAt(e.Dev, nftIfindex)
-		if e.Addr != NoReg {
-			dev = " device " + dev
-		}
-		text, ok = text+dev, known
-	}
-	return text, ok
-}
-
 // dynset writes "add @SET { KEY … }".
 func (p *nftRuleText) dynset(e *NftDynset) (string, bool) {
 	s := p.table.Set(e.Set)
@@ -527,8 +384,12 @@ func (p *nftRuleText) dynset(e *NftDynset) (string, bool) {
 	}
 	key := p.lefts(e.Key, s.KeyLen)
 	if key == nil {
-		// The key may be a constant.
 		return "", false
+	}
+	for i, field := range p.fieldsOf(s.KeyType, s.KeyLen, s.Fields, s.HostKey) {
+		if i < len(key) && key[i].v.data != nil && len(key[i].v.ops) == 0 {
+			key[i].text = p.constant(field.kind, key[i].v.data, false)
+		}
 	}
 	text := e.Op + " @" + e.Set + " { " + concatenated(key)
 	if e.Timeout != 0 {
@@ -584,70 +445,4 @@ func (p *nftRuleText) objref(e *NftObjref) (string, bool) {
 		return "", false
 	}
 	return kind + " name " + name, true
-}
-
-// exthdr names a part of an extension header or option, or returns nil.
-func (p *nftRuleText) exthdr(e *NftExthdr) *nftValue {
-	v := &nftValue{kind: nftInteger, network: true, size: e.Len}
-	switch e.Op {
-	case "ipv6":
-		v.implies = "network"
-		name, ok := map[uint8]string{0: "hbh", 43: "rt", 44: "frag", 60: "dst", 135: "mh"}[e.Type]
-		if !ok {
-			return nil
-		}
-		if e.Present {
-			v.text, v.kind, v.size = "exthdr "+name, nftBoolean, 1
-			return v
-		}
-		if e.Offset == 0 && e.Len == 1 {
-			v.text, v.kind = name+" nexthdr", nftProtocol
-			return v
-		}
-		switch {
-		case name == "frag" && e.Offset == 4 && e.Len == 4:
-			v.text = "frag id"
-			return v
-		case name == "rt" && e.Offset == 2 && e.Len == 1:
-			v.text = "rt type"
-			return v
-		case name == "rt" && e.Offset == 3 && e.Len == 1:
-			v.text = "rt seg-left"
-			return v
-		}
-	case "tcp":
-		option, ok := map[uint8]string{0: "eol", 1: "nop", 2: "maxseg", 3: "window", 4: "sack-perm", 5: "sack", 8: "timestamp", 30: "mptcp", 34: "fastopen", 19: "md5sig"}[e.Type]
-		switch {
-		case e.Strip && ok:
-			v.text = "tcp option " + option
-			return v
-		case e.Present && ok:
-			v.text, v.kind, v.size = "tcp option "+option, nftBoolean, 1
-			return v
-		case e.Present:
-			v.text, v.kind, v.size = fmt.Sprintf("tcp option %d", e.Type), nftBoolean, 1
-			return v
-		case e.Offset == 0 && e.Len == 1 && ok:
-			v.text = "tcp option " + option + " kind"
-			return v
-		case e.Offset == 1 && e.Len == 1 && ok:
-			v.text = "tcp option " + option + " length"
-			return v
-		case option == "maxseg" && e.Offset == 2 && e.Len == 2:
-			v.text = "tcp option maxseg size"
-			return v
-		case option == "window" && e.Offset == 2 && e.Len == 1:
-			v.text = "tcp option window count"
-			return v
-		}
-		v.text, v.kind = fmt.Sprintf("tcp option @%d,%d,%d", e.Type, e.Offset*8, e.Len*8), nftHexInteger
-		return v
-	case "ipv4":
-		name, ok := map[uint8]string{131: "lsrr", 7: "rr", 137: "ssrr", 148: "ra"}[e.Type]
-		if ok && e.Present {
-			v.text, v.kind, v.size = "ip option "+name, nftBoolean, 1
-			return v
-		}
-	}
-	return nil
 }

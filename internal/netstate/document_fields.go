@@ -65,7 +65,7 @@ func (i *inspection) object(path string, raw json.RawMessage, t reflect.Type) er
 	if err := json.Unmarshal(raw, &members); err != nil {
 		return mismatch(path, raw, t)
 	}
-	for _, name := range sortedKeys(members) {
+	for _, name := range sorted(members) {
 		at := name
 		if path != "" {
 			at = path + "." + name
@@ -87,7 +87,7 @@ func (i *inspection) entries(path string, raw json.RawMessage, t reflect.Type) e
 	if err := json.Unmarshal(raw, &members); err != nil {
 		return mismatch(path, raw, t)
 	}
-	for _, name := range sortedKeys(members) {
+	for _, name := range sorted(members) {
 		key, err := json.Marshal(map[string]struct{}{name: {}})
 		if err != nil {
 			return err
@@ -105,12 +105,16 @@ func (i *inspection) entries(path string, raw json.RawMessage, t reflect.Type) e
 
 // exprs checks expressions, which are objects of one member: the expression's name.
 func (i *inspection) exprs(path string, raw json.RawMessage) error {
-	var list []map[string]json.RawMessage
+	var list []json.RawMessage
 	if err := json.Unmarshal(raw, &list); err != nil {
 		return mismatch(path, raw, exprsType)
 	}
-	for n, tagged := range list {
+	for n, element := range list {
 		at := path + "[" + strconv.Itoa(n) + "]"
+		var tagged map[string]json.RawMessage
+		if err := json.Unmarshal(element, &tagged); err != nil {
+			return mismatch(at, element, reflect.TypeFor[struct{}]())
+		}
 		if len(tagged) != 1 {
 			return fmt.Errorf("%s: an expression has one name, this has %d", at, len(tagged))
 		}
@@ -215,15 +219,6 @@ func jsonName(field reflect.StructField) string {
 		return field.Name
 	}
 	return name
-}
-
-func sortedKeys(members map[string]json.RawMessage) []string {
-	names := make([]string, 0, len(members))
-	for name := range members {
-		names = append(names, name)
-	}
-	slices.Sort(names)
-	return names
 }
 
 // withoutIndexes makes "host.links[3]" "host.links[]": one line for a field that every element has.

@@ -150,6 +150,7 @@ type Snapshot struct {
 	Sandboxes  map[string]*Namespace `json:"sandboxes,omitempty"` // by full container ID; of asked, running containers
 	Firewalld  *FirewalldState       `json:"firewalld,omitempty"` // nil when no firewalld is on the bus
 	Files      map[string]string     `json:"files,omitempty"`     // path → content, secrets left out
+	Ignored    []string              `json:"-"`                   // of one that Decode read: paths of fields that this program does not know
 }
 
 // A Namespace is what was read of one network namespace.

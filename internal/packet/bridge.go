@@ -45,7 +45,7 @@ func (w *walker) bridgeHooks(n *netns, p *skb, in, out *link, hooks ...string) {
 	state, ct := p.state, p.ct
 	for _, hook := range hooks {
 		p.in, p.out = in, out
-		for _, b := range n.bases("bridge", hook) {
+		for _, b := range w.bases(n, "bridge", hook) {
 			w.runBase(n, Bridge, b, p)
 		}
 	}

@@ -44,7 +44,8 @@ type base struct {
 	hook     string
 	kind     string // "filter", "nat" or "route"
 	priority int
-	order    int // among equal priorities: the later registered runs first
+	order    int  // among equal priorities: the later registered runs first
+	legacy   bool // of iptables-legacy: its order is not known
 	policy   string
 	packets  uint64 // of the policy
 	bytes    uint64
@@ -108,31 +109,86 @@ const (
 
 // bases returns the base chains at a hook, in the order in which they run. The nat ones among them stand
 // at the place where the kernel runs them, whatever they declared.
-func (n *netns) bases(family, hook string) []*base {
+//
+// Of equal priorities the one that was registered last runs first. For tables of nf_tables their order
+// tells; between them and the legacy tables nothing does. Where it matters, both orders are possible ways.
+func (w *walker) bases(n *netns, family, hook string) []*base {
 	if n.hooks == nil {
 		n.compile()
 	}
-	return n.hooks[hookKey{family, hook}]
+	h := n.hooks[hookKey{family, hook}]
+	if h == nil {
+		return nil
+	}
+	if h.other != nil {
+		if w.legacyFirst == no {
+			w.legacyFirst = maybe
+			if w.may() {
+				w.legacyFirst = yes
+			}
+		}
+		if w.legacyFirst == yes {
+			return h.other
+		}
+	}
+	return h.bases
+}
+
+// A hooks is the base chains at one hook.
+type hooks struct {
+	bases []*base // legacy tables behind the others of their priority
+	other []*base // before them; nil where that makes no difference
 }
 
 // compile reads the rules of the namespace, once.
 func (n *netns) compile() {
-	n.hooks = map[hookKey][]*base{}
-	var all []hooked
-	all = append(all, n.compileIptables()...)
-	all = append(all, n.compileNft()...)
-	for _, h := range all {
-		n.hooks[h.key] = append(n.hooks[h.key], h.base)
+	n.hooks = map[hookKey]*hooks{}
+	for _, h := range append(n.compileIptables(), n.compileNft()...) {
+		at := n.hooks[h.key]
+		if at == nil {
+			at = &hooks{}
+			n.hooks[h.key] = at
+		}
+		at.bases = append(at.bases, h.base)
 	}
-	for _, bases := range n.hooks {
-		slices.SortStableFunc(bases, func(a, b *base) int {
-			return cmp.Or(
-				cmp.Compare(a.runsAt(), b.runsAt()),
-				cmp.Compare(btoi(a.kind != "nat"), btoi(b.kind != "nat")),
-				cmp.Compare(a.priority, b.priority),
-				cmp.Compare(b.order, a.order))
-		})
+	for _, at := range n.hooks {
+		sortBases(at.bases, -1)
+		if contested(at.bases) {
+			at.other = slices.Clone(at.bases)
+			sortBases(at.other, 1<<62)
+		}
 	}
+}
+
+// sortBases puts base chains into the order in which they run; legacy is the order of the legacy tables.
+func sortBases(bases []*base, legacy int) {
+	order := func(b *base) int {
+		if b.legacy {
+			return legacy
+		}
+		return b.order
+	}
+	slices.SortStableFunc(bases, func(a, b *base) int {
+		return cmp.Or(
+			cmp.Compare(a.runsAt(), b.runsAt()),
+			cmp.Compare(btoi(a.kind != "nat"), btoi(b.kind != "nat")),
+			cmp.Compare(a.priority, b.priority),
+			cmp.Compare(order(b), order(a)))
+	})
+}
+
+// contested says whether a legacy table and another one have rules at the same priority that change the
+// packet or its connection.
+func contested(bases []*base) bool {
+	for _, a := range bases {
+		for _, b := range bases {
+			if a.legacy && !b.legacy && a.priority == b.priority && (a.kind == "nat") == (b.kind == "nat") && len(a.rules) > 0 && len(b.rules) > 0 &&
+				(a.kind == "nat" || a.priority < priorityNATSrc && a.table != "filter") {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 type hooked struct {
@@ -155,7 +211,7 @@ func (b *base) runsAt() int {
 // pass sends the packet through a hook.
 func (w *walker) pass(n *netns, hop Hop, hook string, p *skb) {
 	w.blind(n, hop, p.family)
-	bases := n.bases(ipFamily(p.family), hook)
+	bases := w.bases(n, ipFamily(p.family), hook)
 	tracked, translated := hook != hookPrerouting && hook != hookOutput, hook == hookForward
 	settle := func(before int) {
 		if !tracked && before > priorityConntrack {

@@ -63,7 +63,10 @@ func (n *netns) compileTable(set *netstate.IptablesSet, table *netstate.Iptables
 			continue
 		}
 		b := &base{chain: c, hook: hook, kind: "filter", policy: from.Policy, packets: from.Packets, bytes: from.Bytes,
-			priority: iptablesPriority(table.Name, hook)}
+			priority: iptablesPriority(table.Name, hook), legacy: set.Variant == "legacy"}
+		if set.Variant == "nft" {
+			b.order = n.registered(ipFamily(set.Family), table.Name, from.Name)
+		}
 		switch {
 		case table.Name == "nat":
 			b.kind = "nat"
@@ -73,6 +76,25 @@ func (n *netns) compileTable(set *netstate.IptablesSet, table *netstate.Iptables
 		bases = append(bases, hooked{hookKey{ipFamily(set.Family), hook}, b})
 	}
 	return bases
+}
+
+// registered returns the place of a chain of nf_tables in the order in which base chains were made.
+func (n *netns) registered(family, table, chain string) int {
+	if n.state.Nft == nil {
+		return 0
+	}
+	for i := range n.state.Nft.Tables {
+		t := &n.state.Nft.Tables[i]
+		if t.Family != family || t.Name != table {
+			continue
+		}
+		for j := range t.Chains {
+			if t.Chains[j].Name == chain {
+				return i<<16 + j
+			}
+		}
+	}
+	return 0
 }
 
 // A textRule is a rule of iptables.

@@ -19,7 +19,7 @@ type netns struct {
 	links   map[string]*link
 	byIndex map[int]*link
 	fibs    map[netstate.Family]*fib
-	hooks   map[hookKey][]*base
+	hooks   map[hookKey]*hooks
 	sets    map[string]*ipset
 	printer netstate.NftPrinter
 }

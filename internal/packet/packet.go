@@ -92,7 +92,8 @@ const (
 	NotPublished Kind = "not-published" // nothing on the host sends it to the container: no DNAT, no docker-proxy
 	NotLocal     Kind = "not-local"     // the address it is for is not one of the host's
 	NoListener   Kind = "no-listener"   // no socket takes it
-	LinkDown     Kind = "link-down"     // a link is down or has no carrier
+	LinkDown     Kind = "link-down"     // a link was set down
+	NoCarrier    Kind = "no-carrier"    // a link is up and has no carrier: what it hangs on is down or gone
 	NoLink       Kind = "no-link"       // a link is not there
 	NoMaster     Kind = "no-master"     // the veth is not in its bridge
 	BridgePort   Kind = "bridge-port"   // a port that does not forward: state, isolation, no hairpin

@@ -84,7 +84,7 @@ func TestOneFault(t *testing.T) {
 		{"forwarding off on the uplink", set("net.ipv4.conf.ext0.forwarding", "0"), Forwarding, "sysctl net.ipv4.conf.ext0.forwarding"},
 		{"forwarding off on the bridge", set("net.ipv4.conf.brA.forwarding", "0"), Forwarding, "sysctl net.ipv4.conf.brA.forwarding"},
 		{"bridge down", func(s *netstate.Snapshot) { s.Host.Link("brA").Up = false }, LinkDown, "link brA"},
-		{"uplink down", func(s *netstate.Snapshot) { s.Host.Link("ext0").Carrier = false; s.Host.Link("ext0").State = "down" }, LinkDown, "link ext0"},
+		{"uplink down", func(s *netstate.Snapshot) { s.Host.Link("ext0").Carrier = false; s.Host.Link("ext0").State = "down" }, NoCarrier, "link ext0"},
 		{"more specific route elsewhere", route("192.0.2.0/25", "brNM"), WrongRoute, "route 192.0.2.0/25 dev brNM"},
 		{"blackhole", func(s *netstate.Snapshot) {
 			s.Host.Routes = append(s.Host.Routes, netstate.Route{Family: netstate.IPv4, Table: tableMain, Type: "blackhole", Dst: netip.MustParsePrefix("192.0.2.2/32")})

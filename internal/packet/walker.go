@@ -17,14 +17,15 @@ type walker struct {
 	asked   int
 	depends map[string]string // object of a rule → what its answer depends on; of all ways
 
-	conns   map[*netns][]*conn
-	reply   bool // the way back
-	later   bool // a packet after the first
-	goal    *goal
-	outside bool // the goal is the world
-	depth   int
-	bound   *rule // that translated the packet last
-	blinded map[blindKey]bool
+	conns       map[*netns][]*conn
+	reply       bool // the way back
+	later       bool // a packet after the first
+	goal        *goal
+	outside     bool   // the goal is the world
+	legacyFirst answer // maybe: asked and denied
+	depth       int
+	bound       *rule // that translated the packet last
+	blinded     map[blindKey]bool
 }
 
 type blindKey struct {

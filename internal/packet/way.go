@@ -200,7 +200,7 @@ func (w *walker) linkUp(n *netns, l *link, hop Hop) {
 	case !l.Up:
 		w.stop(Stop{Hop: hop, Kind: LinkDown, Object: "link " + l.Name, Verdict: Drop, Why: l.Name + " is down"}, n)
 	case !l.Carrier && l.State != "unknown" && !l.Loopback && l.Kind != "tun" && l.Kind != "wireguard":
-		w.stop(Stop{Hop: hop, Kind: LinkDown, Object: "link " + l.Name, Verdict: Drop, Why: l.Name + " has no carrier"}, n)
+		w.stop(Stop{Hop: hop, Kind: NoCarrier, Object: "link " + l.Name, Verdict: Drop, Why: l.Name + " has no carrier"}, n)
 	}
 }
 
@@ -216,10 +216,10 @@ func (w *walker) device(n *netns, l *link, hook string, p *skb) {
 	if hook == hookIngress {
 		p.state, p.ct = 0, nil
 	}
-	for _, b := range n.bases("netdev", hook) {
+	for _, b := range w.bases(n, "netdev", hook) {
 		w.runBase(n, hop, b, p)
 	}
-	for _, b := range n.bases("inet-"+ipFamily(p.family), hook) {
+	for _, b := range w.bases(n, "inet-"+ipFamily(p.family), hook) {
 		w.runBase(n, hop, b, p)
 	}
 	p.in, p.out, p.state, p.ct = in, out, state, ct

@@ -1,0 +1,509 @@
+package packet
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"net/netip"
+	"os"
+	"os/exec"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/docker/docker/api/types"
+	dockercontainer "github.com/docker/docker/api/types/container"
+	"github.com/docker/docker/api/types/network"
+	"github.com/docker/docker/api/types/system"
+
+	"github.com/docker-netcheck/docker-netcheck/internal/host"
+	"github.com/docker-netcheck/docker-netcheck/internal/netstate"
+)
+
+// The differential test: rulesets, routes and sysctls are made up around packets, the packets are sent
+// through this kernel, and each must do what the walk says of a snapshot that host.Collect read.
+//
+// PACKET_DIFF_SECONDS=600 goes on for that long with another seed each time, PACKET_DIFF_SEED takes one
+// seed, PACKET_DIFF_ROUNDS that many rulesets.
+const (
+	differChild  = "PACKET_DIFF_CHILD"
+	differRounds = 150
+	differSeed   = 1
+)
+
+func TestAgreesWithTheKernel(t *testing.T) {
+	if os.Getenv(differChild) != "" {
+		differ(t)
+		return
+	}
+	if os.Geteuid() != 0 {
+		if os.Getenv("CI") != "" {
+			t.Fatal("needs root")
+		}
+		t.Skip("needs root")
+	}
+	for _, tool := range []string{"ip", "nft", "iptables-nft-restore", "iptables-legacy-restore", "nsenter"} {
+		if _, err := exec.LookPath(tool); err != nil {
+			if os.Getenv("CI") != "" {
+				t.Fatal(err)
+			}
+			t.Skip(err)
+		}
+	}
+	// The test's own namespace is the host: another process, in a new one.
+	cmd := exec.Command(os.Args[0], "-test.run=^TestAgreesWithTheKernel$", "-test.v", "-test.timeout=2h")
+	cmd.Env = append(os.Environ(), differChild+"=1", "XTABLES_LOCKFILE="+t.TempDir()+"/lock")
+	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET, Pdeathsig: syscall.SIGKILL}
+	out, err := cmd.CombinedOutput()
+	lines := bufio.NewScanner(strings.NewReader(string(out)))
+	for lines.Scan() {
+		if text := strings.TrimSpace(lines.Text()); !strings.HasPrefix(text, "===") && !strings.HasPrefix(text, "---") {
+			t.Log(lines.Text())
+		}
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func number(t testing.TB, name string, byDefault int) int {
+	text := os.Getenv(name)
+	if text == "" {
+		return byDefault
+	}
+	n, err := strconv.Atoi(text)
+	must(t, err)
+	return n
+}
+
+// A tally counts what was compared.
+type tally struct {
+	rulesets, refused, packets, arrived, lost, undecided int
+	covered                                              map[string]int
+}
+
+func differ(t *testing.T) {
+	w := newWorld(t)
+	seed := number(t, "PACKET_DIFF_SEED", differSeed)
+	rounds := number(t, "PACKET_DIFF_ROUNDS", differRounds)
+	until := time.Now().Add(time.Duration(number(t, "PACKET_DIFF_SECONDS", 0)) * time.Second)
+	sum := tally{covered: map[string]int{}}
+	id := uint32(1)
+	for round := 0; round < rounds || time.Now().Before(until); round++ {
+		g := &generator{Rand: rand.New(rand.NewPCG(uint64(seed), uint64(round)))}
+		setting := g.setting(&id)
+		if !w.compare(t, fmt.Sprintf("seed %d round %d", seed, round), setting, &sum) && t.Failed() {
+			return
+		}
+		if t.Failed() {
+			return
+		}
+	}
+	t.Logf("%d packets through %d rulesets (%d were refused by the kernel or its tools): %d arrived, %d were lost, %d could not be told before",
+		sum.packets, sum.rulesets, sum.refused, sum.arrived, sum.lost, sum.undecided)
+}
+
+// A setting is one state of the host and the conversations that are tried on it.
+type setting struct {
+	sysctls  []string // "net.ipv4.ip_forward=0"
+	ip       []string // arguments of ip
+	legacy   [2]string
+	nftables [2]string // for iptables-nft-restore
+	native   string
+	tries    []try
+	lines    [][]string
+}
+
+// A try is a first packet from somewhere. Its answer and a packet that follows go where it gets to.
+type try struct {
+	from string
+	shot
+}
+
+func (s *setting) String() string {
+	var b strings.Builder
+	for _, line := range s.sysctls {
+		b.WriteString("sysctl " + line + "\n")
+	}
+	for _, line := range s.ip {
+		b.WriteString("ip " + line + "\n")
+	}
+	for i, text := range []string{s.legacy[0], s.legacy[1], s.nftables[0], s.nftables[1], s.native} {
+		if text != "" {
+			b.WriteString([]string{"iptables-legacy", "ip6tables-legacy", "iptables", "ip6tables", "nft"}[i] + "\n")
+		}
+		for _, line := range strings.SplitAfter(text, "\n") {
+			if s.lines == nil || removable(line) || strings.Contains(line, "DROP") || strings.Contains(line, "hook") || strings.Contains(line, "chain") || strings.Contains(line, "table") || strings.HasPrefix(line, "*") {
+				b.WriteString(line)
+			}
+		}
+	}
+	return b.String()
+}
+
+// apply brings the host into the setting, from wherever it is.
+func (w *world) apply(s *setting) error {
+	for _, family := range []string{"4", "6"} {
+		for range 20 {
+			if run("", "ip", "-"+family, "rule", "del", "pref", "1000") != nil {
+				break
+			}
+		}
+	}
+	run("", "ip", "route", "flush", "table", "100")
+	run("", "ip", "-6", "route", "flush", "table", "100")
+	for _, dst := range []string{"203.0.113.9", "172.17.0.2", "10.9.9.9"} {
+		run("", "ip", "route", "flush", "exact", dst)
+	}
+	if err := run("flush ruleset\n"+quiet, "nft", "-f", "-"); err != nil {
+		return err
+	}
+	run("", "conntrack", "-F")
+	const empty = "*raw\n:PREROUTING ACCEPT\n:OUTPUT ACCEPT\nCOMMIT\n*mangle\n:PREROUTING ACCEPT\n:INPUT ACCEPT\n:FORWARD ACCEPT\n:OUTPUT ACCEPT\n:POSTROUTING ACCEPT\nCOMMIT\n" +
+		"*nat\n:PREROUTING ACCEPT\n:INPUT ACCEPT\n:OUTPUT ACCEPT\n:POSTROUTING ACCEPT\nCOMMIT\n*filter\n:INPUT ACCEPT\n:FORWARD ACCEPT\n:OUTPUT ACCEPT\nCOMMIT\n"
+	for i, program := range []string{"iptables-legacy-restore", "ip6tables-legacy-restore"} {
+		if w.dirty[i] || s.legacy[i] != "" {
+			if err := run(empty+s.legacy[i], program); err != nil {
+				return err
+			}
+			w.dirty[i] = true
+		}
+	}
+	for i, program := range []string{"iptables-nft-restore", "ip6tables-nft-restore"} {
+		if s.nftables[i] != "" {
+			if err := run(s.nftables[i], program); err != nil {
+				return err
+			}
+		}
+	}
+	if s.native != "" {
+		if err := run(s.native, "nft", "-f", "-"); err != nil {
+			return err
+		}
+	}
+	for _, line := range slices.Concat(plainSysctls, s.sysctls) {
+		name, value, _ := strings.Cut(line, "=")
+		if err := os.WriteFile("/proc/sys/"+strings.ReplaceAll(name, ".", "/"), []byte(value), 0); err != nil {
+			return err
+		}
+	}
+	for _, line := range s.ip {
+		if err := run("", "ip", strings.Fields(line)...); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// plainSysctls is where each setting starts.
+var plainSysctls = []string{"net.ipv4.ip_forward=0", "net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1",
+	"net.ipv4.conf.all.rp_filter=0", "net.ipv4.conf.eth0.rp_filter=0", "net.ipv4.conf.eth1.rp_filter=0", "net.ipv4.conf.br0.rp_filter=0",
+	"net.ipv4.conf.all.route_localnet=0", "net.ipv4.conf.eth0.route_localnet=0", "net.ipv4.conf.br0.route_localnet=0",
+	"net.ipv4.conf.all.accept_local=0", "net.ipv4.conf.eth0.accept_local=0", "net.ipv4.conf.br0.accept_local=0",
+	"net.ipv4.conf.all.src_valid_mark=0", "net.ipv4.conf.all.send_redirects=0", "net.ipv4.conf.eth0.send_redirects=0", "net.ipv4.conf.br0.send_redirects=0",
+	"net.bridge.bridge-nf-call-iptables=0", "net.bridge.bridge-nf-call-ip6tables=0", "net.ipv6.conf.eth0.disable_ipv6=0"}
+
+// compare brings the host into the setting, sends everything, and holds it against the walk.
+func (w *world) compare(t *testing.T, name string, s *setting, sum *tally) bool {
+	if err := w.apply(s); err != nil {
+		sum.refused++
+		if os.Getenv("PACKET_DIFF_VERBOSE") != "" {
+			t.Logf("%s: refused: %v\n%s", name, err, s)
+		}
+		return true
+	}
+	sum.rulesets++
+	snapshot, err := host.Collect(context.Background(), host.Options{Docker: lonely{w.sandbox.Pid}, Containers: []string{"web"}, Parts: Needs})
+	must(t, err)
+	x := New(snapshot)
+	x.prepare()
+	for _, try := range s.tries {
+		seen := w.play(t, try)
+		ways := x.ways(try)
+		sum.packets += 1 + strings.Count(seen, "|")
+		if len(ways) > 1 {
+			sum.undecided++
+		}
+		if strings.HasPrefix(seen, "lost") {
+			sum.lost++
+		} else {
+			sum.arrived++
+		}
+		if !slices.Contains(ways, seen) {
+			small := w.shrink(t, s, try)
+			x, ways, seen := w.again(t, small)
+			t.Errorf("%s: %s from %s\n  kernel: %s\n  walk:   %s\n%s\n%s", name, &try.skb, try.from, seen, strings.Join(ways, "\n          "), small, x.story(try))
+			return false
+		}
+	}
+	return true
+}
+
+// again tries a setting of one try once more.
+func (w *world) again(t *testing.T, s *setting) (x *Index, ways []string, seen string) {
+	if w.apply(s) != nil {
+		return nil, nil, ""
+	}
+	snapshot, err := host.Collect(context.Background(), host.Options{Docker: lonely{w.sandbox.Pid}, Containers: []string{"web"}, Parts: Needs})
+	must(t, err)
+	x = New(snapshot)
+	x.prepare()
+	return x, x.ways(s.tries[0]), w.play(t, s.tries[0])
+}
+
+// shrink takes away whatever the disagreement about one try does not need.
+func (w *world) shrink(t *testing.T, s *setting, one try) *setting {
+	small := *s
+	small.tries = []try{one}
+	differs := func(s *setting) bool {
+		x, ways, seen := w.again(t, s)
+		return x != nil && !slices.Contains(ways, seen)
+	}
+	if !differs(&small) {
+		t.Log("by itself the packet goes as it should: something is left of those before it")
+		return s
+	}
+	for changed := true; changed; {
+		changed = false
+		for _, part := range small.parts() {
+			for i := len(*part) - 1; i >= 0; i-- {
+				line := (*part)[i]
+				if !removable(line) {
+					continue
+				}
+				all := *part
+				*part = slices.Delete(slices.Clone(all), i, i+1)
+				small.join()
+				if differs(&small) {
+					changed = true
+					continue
+				}
+				*part = all
+				small.join()
+			}
+		}
+	}
+	return &small
+}
+
+// parts returns what the setting is made of, line by line. join puts it together again.
+func (s *setting) parts() []*[]string {
+	if s.lines == nil {
+		s.lines = make([][]string, 5)
+		for i, text := range []string{s.legacy[0], s.legacy[1], s.nftables[0], s.nftables[1], s.native} {
+			s.lines[i] = strings.SplitAfter(text, "\n")
+		}
+	}
+	all := []*[]string{&s.sysctls, &s.ip}
+	for i := range s.lines {
+		all = append(all, &s.lines[i])
+	}
+	return all
+}
+
+func (s *setting) join() {
+	for i, text := range []*string{&s.legacy[0], &s.legacy[1], &s.nftables[0], &s.nftables[1], &s.native} {
+		*text = strings.Join(s.lines[i], "")
+	}
+}
+
+// removable says whether a line can go without the others losing their sense.
+func removable(line string) bool {
+	line = strings.TrimSpace(line)
+	switch {
+	case line == "", line == "}", line == "COMMIT", line[0] == '*', line[0] == ':', strings.HasPrefix(line, "table"), strings.HasPrefix(line, "chain"):
+		return false
+	case strings.HasPrefix(line, "type "):
+		return false
+	}
+	return true
+}
+
+// play sends the try's packet, then an answer from where it got to, then one more; it returns what was seen
+// of each.
+func (w *world) play(t *testing.T, one try) string {
+	var story []string
+	shot := one.shot
+	from := one.from
+	for turn := range 3 {
+		w.hear()
+		if err := w.fire(from, &shot); err != nil {
+			story = append(story, "lost")
+			break
+		}
+		must(t, w.settle())
+		var places []string
+		var last sighting
+		for _, s := range w.hear() {
+			if s.id == shot.id {
+				if text := s.String(); !slices.Contains(places, text) {
+					places = append(places, text)
+				}
+				last = s
+			}
+		}
+		if len(places) == 0 {
+			story = append(story, "lost")
+			break
+		}
+		slices.Sort(places)
+		story = append(story, strings.Join(places, " and "))
+		if turn == 0 {
+			// The answer to what was seen, from where it was seen.
+			shot.skb = *answerTo(last)
+			shot.replyDir = true
+			from = last.place
+			if from[0] == 'c' && from != one.from && one.from[0] == 'c' {
+				break // it went from one client's link to the other: that is far enough
+			}
+		} else {
+			shot.skb = *follow(&one.skb)
+			from = one.from
+		}
+	}
+	return strings.Join(story, " | ")
+}
+
+// answerTo returns the first packet back for what was seen.
+func answerTo(s sighting) *skb {
+	p := &skb{family: netstate.FamilyOf(s.src), tuple: s.tuple.reverse(), ttl: 64, uid: 0}
+	switch s.proto {
+	case protoTCP:
+		p.flags = tcpSYN | tcpACK
+	case protoICMPv6:
+		p.icmpType = 129
+	}
+	return p
+}
+
+// follow returns the packet after the first.
+func follow(first *skb) *skb {
+	p := *first
+	if p.proto == protoTCP {
+		p.flags = tcpACK
+	}
+	return &p
+}
+
+// ways returns what the walk says of a try, in play's words: one text for each possible way.
+func (x *Index) ways(one try) []string {
+	var all []string
+	var choices []bool
+	for len(all) < 10000 {
+		w := &walker{x: x, trace: &Trace{}, choices: choices, conns: map[*netns][]*conn{}}
+		if text := w.tell(one); !slices.Contains(all, text) {
+			all = append(all, text)
+		}
+		choices = w.choices[:w.asked]
+		for len(choices) > 0 && choices[len(choices)-1] {
+			choices = choices[:len(choices)-1]
+		}
+		if len(choices) == 0 {
+			break
+		}
+		choices[len(choices)-1] = true
+	}
+	return all
+}
+
+// tell walks a try.
+func (w *walker) tell(one try) string {
+	var story []string
+	p := one.skb
+	from := one.from
+	for turn := range 3 {
+		w.depth, w.trace.Stops = 0, nil
+		sent := p
+		e := w.launch(from, &sent)
+		if slices.ContainsFunc(w.trace.Stops, func(s Stop) bool { return s.Kind != NoListener }) || e.packet == nil {
+			story = append(story, "lost")
+			break
+		}
+		seen := sighting{tuple: e.packet.tuple}
+		switch {
+		case e.left != nil:
+			seen.place = map[string]string{"eth0": "c0", "eth1": "c1"}[e.left.Name]
+		case e.ns == w.x.host:
+			seen.place = "host"
+		case e.ns != nil:
+			seen.place = "sandbox"
+		}
+		if seen.place == "" {
+			story = append(story, "lost")
+			break
+		}
+		story = append(story, seen.String())
+		if turn == 0 {
+			p = *answerTo(seen)
+			from = seen.place
+			if from[0] == 'c' && from != one.from && one.from[0] == 'c' {
+				break
+			}
+		} else {
+			p = *follow(&one.skb)
+			from = one.from
+		}
+	}
+	return strings.Join(story, " | ")
+}
+
+func (w *walker) launch(from string, p *skb) end {
+	host := w.x.host
+	switch from {
+	case "c0":
+		return w.arrive(host.link("eth0"), p)
+	case "c1":
+		return w.arrive(host.link("eth1"), p)
+	case "host":
+		return w.send(host, p)
+	}
+	return w.send(w.x.sandboxes[webID], p)
+}
+
+// story describes the first way of a try step by step.
+func (x *Index) story(one try) string {
+	w := &walker{x: x, trace: &Trace{}, conns: map[*netns][]*conn{}}
+	w.tell(one)
+	return describe(w.trace)
+}
+
+const (
+	webID     = "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"
+	networkID = "bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb"
+)
+
+// lonely is an engine with one container, whose process it is told.
+type lonely struct{ pid int }
+
+func (lonely) Ping(context.Context) (types.Ping, error) { return types.Ping{APIVersion: "1.51"}, nil }
+func (lonely) Info(context.Context) (system.Info, error) {
+	return system.Info{ServerVersion: "28.5.2"}, nil
+}
+func (lonely) DaemonHost() string    { return "unix:///nonexistent/docker.sock" }
+func (lonely) ClientVersion() string { return "1.51" }
+func (lonely) ContainerList(context.Context, dockercontainer.ListOptions) ([]dockercontainer.Summary, error) {
+	return nil, nil
+}
+func (lonely) NetworkList(context.Context, network.ListOptions) ([]network.Summary, error) {
+	return nil, nil
+}
+
+func (d lonely) ContainerInspect(context.Context, string) (dockercontainer.InspectResponse, error) {
+	return dockercontainer.InspectResponse{
+		ContainerJSONBase: &dockercontainer.ContainerJSONBase{ID: webID, Name: "/web", State: &dockercontainer.State{Status: "running", Running: true, Pid: d.pid},
+			HostConfig: &dockercontainer.HostConfig{NetworkMode: "net"}},
+		Config: &dockercontainer.Config{},
+		NetworkSettings: &dockercontainer.NetworkSettings{Networks: map[string]*network.EndpointSettings{"net": {NetworkID: networkID, MacAddress: "02:00:00:00:02:02",
+			IPAddress: "172.17.0.2", IPPrefixLen: 16, Gateway: "172.17.0.1", GlobalIPv6Address: "fd00::2", GlobalIPv6PrefixLen: 64, IPv6Gateway: "fd00::1"}}},
+	}, nil
+}
+
+func (lonely) NetworkInspect(context.Context, string, network.InspectOptions) (network.Inspect, error) {
+	return network.Inspect{ID: networkID, Name: "net", Driver: "bridge", Options: map[string]string{"com.docker.network.bridge.name": "br0"}}, nil
+}
+
+var _ = netip.Addr{}

@@ -1,0 +1,433 @@
+package packet
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"net/netip"
+	"strings"
+
+	"github.com/docker-netcheck/docker-netcheck/internal/netstate"
+)
+
+// A generator makes settings. Rules are made from the packets that are to meet them: each match holds for
+// about half of them, numbers lie on or beside the packet's.
+type generator struct {
+	*rand.Rand
+	tries  []try
+	family netstate.Family // of the rules that are being made
+}
+
+func (g *generator) chance(percent int) bool { return g.IntN(100) < percent }
+
+func pick[T any](g *generator, from ...T) T { return from[g.IntN(len(from))] }
+
+const triesPerSetting = 20
+
+// setting makes a setting with its tries. id numbers packets, and makes their ports unlike.
+func (g *generator) setting(id *uint32) *setting {
+	s := &setting{}
+	for range triesPerSetting {
+		*id++
+		s.tries = append(s.tries, g.try(*id))
+	}
+	g.tries = s.tries
+	g.sysctls(s)
+	g.routes(s)
+	kind := g.IntN(6)
+	for i, family := range []netstate.Family{netstate.IPv4, netstate.IPv6} {
+		g.family = family
+		if kind == 0 || kind == 3 || kind == 4 {
+			s.nftables[i] = g.iptables()
+		}
+		if kind == 1 || kind == 4 || kind == 5 {
+			s.legacy[i] = g.iptables()
+		}
+	}
+	if kind == 2 || kind == 3 || kind == 5 {
+		s.native = g.nft()
+	}
+	return s
+}
+
+func addrs(family netstate.Family, v4, v6 string) netip.Addr {
+	if family == netstate.IPv6 {
+		return netip.MustParseAddr(v6)
+	}
+	return netip.MustParseAddr(v4)
+}
+
+// try makes one packet of the sorts that a Docker host sees.
+func (g *generator) try(id uint32) try {
+	t := try{shot: shot{id: id}}
+	t.family = netstate.IPv4
+	if g.chance(35) {
+		t.family = netstate.IPv6
+	}
+	f := t.family
+	web, gateway := addrs(f, "172.17.0.2", "fd00::2"), addrs(f, "172.17.0.1", "fd00::1")
+	hostAddr, far := addrs(f, "198.51.100.15", "2001:db8::15"), addrs(f, "203.0.113.9", "2001:db8:f::9")
+	near, second := addrs(f, "198.51.100.2", "2001:db8::2"), addrs(f, "192.0.2.2", "2001:db8:1::2")
+	t.proto = pick(g, uint8(protoTCP), protoTCP, protoUDP, protoUDP, protoICMP)
+	t.sport, t.dport = port(20000+id%20000), pick(g, port(8080), 8080, 8080, 80, 53, 9000)
+	t.from = "c0"
+	t.src = pick(g, near, far, far)
+	t.dst = hostAddr
+	switch g.IntN(12) {
+	case 0, 1:
+		t.dst = pick(g, web, web, gateway)
+	case 2:
+		t.dst = pick(g, second, addrs(f, "10.9.9.9", "2001:db8:9::9"), addrs(f, "192.0.2.15", "2001:db8:1::15"))
+	case 3, 4, 5:
+		t.from, t.src = "sandbox", web
+		t.dst = pick(g, far, far, near, second, hostAddr, gateway)
+	case 6:
+		t.from, t.src = "host", pick(g, hostAddr, hostAddr, gateway)
+		t.dst = pick(g, far, web, web, hostAddr, second)
+	case 7:
+		t.from, t.src = "c1", pick(g, second, second, far, near)
+		t.dst = pick(g, hostAddr, web, addrs(f, "192.0.2.15", "2001:db8:1::15"))
+	case 8:
+		if g.chance(30) {
+			t.src = pick(g, second, web, addrs(f, "198.51.100.15", "2001:db8::15"), addrs(f, "127.0.0.1", "::1"), addrs(f, "10.1.2.3", "2001:db8:77::1"))
+		}
+		if g.chance(20) {
+			t.dst = addrs(f, "127.0.0.1", "::1")
+		}
+	}
+	if t.proto == protoICMP {
+		t.dport = 0
+		t.icmpType = 8
+		if f == netstate.IPv6 {
+			t.proto, t.icmpType = protoICMPv6, 128
+		}
+	}
+	if t.proto == protoTCP {
+		t.flags = tcpSYN
+	}
+	t.ttl = pick(g, 64, 64, 63, 2)
+	t.dscp = pick(g, 0, 0, 0, 10)
+	t.uid = -1
+	if t.from == "host" || t.from == "sandbox" {
+		t.uid = 0
+	}
+	t.length = len(t.ip())
+	return t
+}
+
+func (g *generator) sysctls(s *setting) {
+	add := func(percent int, lines ...string) {
+		if g.chance(percent) {
+			s.sysctls = append(s.sysctls, lines[g.IntN(len(lines))])
+		}
+	}
+	add(5, "net.ipv4.ip_forward=0")
+	add(10, "net.ipv4.conf.eth0.forwarding=0", "net.ipv4.conf.br0.forwarding=0", "net.ipv4.conf.eth1.forwarding=0")
+	add(8, "net.ipv6.conf.all.forwarding=0")
+	add(25, "net.ipv4.conf.all.rp_filter=1", "net.ipv4.conf.all.rp_filter=2", "net.ipv4.conf.eth0.rp_filter=1", "net.ipv4.conf.eth0.rp_filter=2", "net.ipv4.conf.br0.rp_filter=1", "net.ipv4.conf.eth1.rp_filter=2")
+	add(10, "net.ipv4.conf.eth0.rp_filter=2", "net.ipv4.conf.eth1.rp_filter=1", "net.ipv4.conf.br0.rp_filter=2")
+	add(10, "net.ipv4.conf.all.route_localnet=1", "net.ipv4.conf.eth0.route_localnet=1", "net.ipv4.conf.br0.route_localnet=1")
+	add(10, "net.ipv4.conf.eth0.accept_local=1", "net.ipv4.conf.all.accept_local=1", "net.ipv4.conf.br0.accept_local=1")
+	add(10, "net.ipv4.conf.all.src_valid_mark=1")
+	add(15, "net.ipv4.conf.all.send_redirects=1", "net.ipv4.conf.eth0.send_redirects=1")
+	add(15, "net.bridge.bridge-nf-call-iptables=1")
+	add(15, "net.bridge.bridge-nf-call-ip6tables=1")
+	add(2, "net.ipv6.conf.eth0.disable_ipv6=0")
+}
+
+func (g *generator) routes(s *setting) {
+	if !g.chance(40) {
+		return
+	}
+	for _, f := range []netstate.Family{netstate.IPv4, netstate.IPv6} {
+		six := ""
+		if f == netstate.IPv6 {
+			six = "-6 "
+		}
+		for range g.IntN(3) {
+			selector := pick(g, "fwmark 0x1", "fwmark 0x2/0x3", "iif eth0", "iif br0", "from "+addrs(f, "172.17.0.0", "fd00::").String()+pick(g, "/16", "/48"),
+				"to "+addrs(f, "203.0.113.9", "2001:db8:f::9").String(), "iif lo", "from all", "not fwmark 0x1", "iif br0 ipproto udp", "iif eth0 dport 8080", "iif eth0 tos 0x28")
+			if f == netstate.IPv6 {
+				selector = strings.Replace(selector, " tos 0x28", "", 1)
+			}
+			s.ip = append(s.ip, six+"rule add pref 1000 "+selector+" "+pick(g, "lookup 100", "lookup 100", "lookup 100", "blackhole", "prohibit", "unreachable", "goto 32766", "lookup main suppress_prefixlength 0"))
+		}
+		if g.chance(70) {
+			gateway := addrs(f, "192.0.2.2", "2001:db8:1::2").String()
+			s.ip = append(s.ip, six+"route add "+pick(g, "default via "+gateway+" table 100", "blackhole default table 100", "unreachable default table 100 metric 5",
+				"prohibit "+addrs(f, "203.0.113.9", "2001:db8:f::9").String()+" table 100", "throw default table 100", "default via "+gateway+" dev eth1 table 100 metric 10"))
+		}
+		if g.chance(30) && f == netstate.IPv4 {
+			s.ip = append(s.ip, pick(g, "route add 203.0.113.9 via 192.0.2.2", "route add blackhole 203.0.113.9", "route add 172.17.0.2 dev eth1", "route add unreachable 10.9.9.9",
+				"route add prohibit 172.17.0.2", "route add 203.0.113.9 dev br0 metric 7", "route add local 10.9.9.9 dev lo"))
+		}
+	}
+}
+
+// one returns one of the tries of the generator's family.
+func (g *generator) one() *try {
+	for range 100 {
+		if t := &g.tries[g.IntN(len(g.tries))]; t.family == g.family {
+			return t
+		}
+	}
+	return &g.tries[0]
+}
+
+func (g *generator) v6() bool { return g.family == netstate.IPv6 }
+
+// addr returns an address that packets have, before or after translation, often as a prefix around it.
+func (g *generator) addr() string {
+	t := g.one()
+	for t.family != g.family {
+		return pick(g, addrs(g.family, "172.17.0.2", "fd00::2"), addrs(g.family, "203.0.113.9", "2001:db8:f::9")).String()
+	}
+	a := pick(g, t.src, t.dst, t.dst, addrs(g.family, "172.17.0.2", "fd00::2"), addrs(g.family, "198.51.100.15", "2001:db8::15"))
+	if g.chance(20) {
+		a = pick(g, a.Next(), a.Prev())
+	}
+	if g.chance(40) {
+		return a.String()
+	}
+	bits := g.IntN(a.BitLen() + 1)
+	if g.chance(60) {
+		bits = a.BitLen() - g.IntN(9)
+	}
+	p, _ := a.Prefix(bits)
+	return p.String()
+}
+
+func (g *generator) single() netip.Addr {
+	a, _, _ := strings.Cut(g.addr(), "/")
+	return netip.MustParseAddr(a)
+}
+
+func (g *generator) port(source bool) port {
+	t := g.one()
+	p := pick(g, t.dport, 80, 8080)
+	if source {
+		p = pick(g, t.sport, t.sport, 80, 8080)
+	}
+	if p > 0 && g.chance(20) {
+		p += pick(g, port(1), -1)
+	}
+	return p
+}
+
+func (g *generator) not() string {
+	if g.chance(30) {
+		return "! "
+	}
+	return ""
+}
+
+// match makes one match of iptables for a chain called from the hooks in, with the options that they have.
+func (g *generator) match(proto *string, chain, table string) string {
+	family := map[bool]string{false: "icmp", true: "ipv6-icmp"}[g.v6()]
+	ins := chain != "OUTPUT" && chain != "POSTROUTING"
+	outs := chain != "PREROUTING" && chain != "INPUT"
+	switch g.IntN(30) {
+	case 0, 1, 2:
+		return g.not() + "-s " + g.addr()
+	case 3, 4, 5:
+		return g.not() + "-d " + g.addr()
+	case 6, 7:
+		if ins {
+			return g.not() + "-i " + pick(g, "eth0", "br0", "lo", "eth+", "eth1", "b+")
+		}
+		return g.not() + "-o " + pick(g, "eth0", "br0", "lo", "eth+", "eth1")
+	case 8:
+		if outs {
+			return g.not() + "-o " + pick(g, "eth0", "br0", "lo", "eth+", "eth1", "v0")
+		}
+	case 9, 10, 11, 12, 13:
+		if *proto != "" {
+			return ""
+		}
+		*proto = pick(g, "tcp", "udp", family)
+		p := "-p " + *proto
+		if g.chance(15) {
+			*proto = "done"
+			return g.not() + p
+		}
+		if *proto == family {
+			if g.v6() {
+				return p + " -m icmp6 " + g.not() + "--icmpv6-type " + pick(g, "128", "129", "1")
+			}
+			return p + " -m icmp " + g.not() + "--icmp-type " + pick(g, "8", "0", "8/0", "3")
+		}
+		switch g.IntN(6) {
+		case 0:
+			return fmt.Sprintf("%s -m %s %s--sport %d", p, *proto, g.not(), g.port(true))
+		case 1, 2:
+			return fmt.Sprintf("%s -m %s %s--dport %d", p, *proto, g.not(), g.port(false))
+		case 3:
+			n := g.port(false)
+			return fmt.Sprintf("%s -m %s %s--dport %d:%d", p, *proto, g.not(), max(0, n-port(g.IntN(3))), n+port(g.IntN(3)))
+		case 4:
+			return fmt.Sprintf("%s -m multiport %s--%s %d,%d:%d", p, g.not(), pick(g, "dports", "sports", "ports"), g.port(g.chance(50)), g.port(false), g.port(false)+30)
+		}
+		if *proto == "tcp" {
+			return p + " -m tcp " + g.not() + "--tcp-flags " + pick(g, "FIN,SYN,RST,ACK SYN", "SYN SYN", "ACK ACK", "SYN,ACK SYN,ACK", "ALL NONE")
+		}
+		return p
+	case 14, 15, 16:
+		if table == "raw" {
+			return ""
+		}
+		return "-m conntrack " + g.not() + "--ctstate " + pick(g, "NEW", "ESTABLISHED", "RELATED,ESTABLISHED", "INVALID", "NEW,RELATED", "DNAT", "SNAT", "UNTRACKED")
+	case 17:
+		return fmt.Sprintf("-m mark %s--mark 0x%x/0x%x", g.not(), g.IntN(4), pick(g, 1, 2, 3, 0xff))
+	case 18:
+		if table == "raw" {
+			return ""
+		}
+		return fmt.Sprintf("-m connmark %s--mark 0x%x/0x%x", g.not(), g.IntN(4), pick(g, 1, 2, 3, 0xff))
+	case 19, 20:
+		return "-m addrtype " + g.not() + "--" + pick(g, "dst", "dst", "src") + "-type " + pick(g, "LOCAL", "LOCAL", "UNICAST")
+	case 21:
+		a := g.single()
+		return "-m iprange " + g.not() + "--" + pick(g, "src", "dst") + "-range " + pick(g, a.Prev(), a).String() + "-" + pick(g, a.Next(), a).String()
+	case 22:
+		word, name := "ttl", "ttl"
+		if g.v6() {
+			word, name = "hl", "hl"
+		}
+		return fmt.Sprintf("-m %s --%s-%s %d", name, word, pick(g, "lt", "gt", "eq"), pick(g, 2, 3, 63, 64))
+	case 23:
+		n := g.one().length
+		return fmt.Sprintf("-m length %s--length %d:%d", g.not(), max(0, n-g.IntN(3)), n+g.IntN(3))
+	case 24:
+		return fmt.Sprintf("-m dscp %s--dscp 0x%02x", g.not(), pick(g, 0, 10, 11))
+	case 25:
+		if chain == "OUTPUT" {
+			return "-m owner " + g.not() + pick(g, "--uid-owner 0", "--uid-owner 1-5", "--socket-exists")
+		}
+	case 26:
+		if table == "raw" {
+			return ""
+		}
+		return "-m conntrack " + g.not() + pick(g, "--ctorigdst "+g.addr(), "--ctorigsrc "+g.addr(), "--ctreplsrc "+g.addr(), fmt.Sprintf("--ctorigdstport %d", g.port(false)))
+	case 27:
+		if table == "raw" {
+			return ""
+		}
+		return "-m conntrack --ctdir " + pick(g, "ORIGINAL", "REPLY")
+	case 28:
+		if chain == "PREROUTING" && (table == "raw" || table == "mangle") {
+			return "-m rpfilter" + pick(g, "", " --loose", " --validmark", " --invert", " --accept-local")
+		}
+		return "-m physdev " + g.not() + pick(g, "--physdev-in v0", "--physdev-is-bridged", "--physdev-is-in")
+	case 29:
+		return "-m comment --comment " + pick(g, "x", `"a b"`, `"-j DROP"`)
+	}
+	return ""
+}
+
+// target makes a target that the chain may have.
+func (g *generator) target(table, chain string, jumps []string) string {
+	if len(jumps) > 0 && g.chance(30) {
+		return pick(g, "-j ", "-j ", "-g ") + pick(g, jumps...)
+	}
+	user := strings.HasPrefix(chain, "U")
+	switch table {
+	case "filter":
+		return "-j " + pick(g, "ACCEPT", "ACCEPT", "DROP", "DROP", "RETURN", "REJECT", "ACCEPT")
+	case "raw":
+		if g.v6() {
+			return "-j " + pick(g, "ACCEPT", "DROP", "RETURN", "MARK --set-xmark 0x1/0x3", "CT --notrack")
+		}
+		return "-j " + pick(g, "ACCEPT", "DROP", "RETURN", "MARK --set-xmark 0x1/0x3", "CT --notrack", "NOTRACK")
+	case "mangle":
+		return "-j " + pick(g, "ACCEPT", "DROP", "RETURN", "MARK --set-xmark 0x1/0xffffffff", "MARK --set-xmark 0x2/0x3", "MARK --set-xmark 0x0/0x1", "CONNMARK --save-mark --nfmask 0xff --ctmask 0xff",
+			"CONNMARK --restore-mark --nfmask 0xff --ctmask 0xff", "CONNMARK --set-xmark 0x2/0xff", "TOS --set-tos 0x28/0xff", "DSCP --set-dscp 0x0b")
+	}
+	to := addrs(g.family, "172.17.0.2", "fd00::2").String()
+	bracketed := to
+	if g.v6() {
+		bracketed = "[" + to + "]"
+	}
+	if user {
+		return "-j " + pick(g, "ACCEPT", "RETURN", "RETURN")
+	}
+	switch chain {
+	case "PREROUTING", "OUTPUT":
+		return "-j " + pick(g, "ACCEPT", "RETURN", "PORTDNAT --to-destination "+bracketed+":80", "PORTDNAT --to-destination "+bracketed+":80", "DNAT --to-destination "+to,
+			"DNAT --to-destination "+addrs(g.family, "192.0.2.2", "2001:db8:1::2").String(), "REDIRECT", "PORTREDIRECT --to-ports 9000", "DNAT --to-destination "+addrs(g.family, "172.17.0.9", "fd00::9").String())
+	case "POSTROUTING":
+		return "-j " + pick(g, "ACCEPT", "RETURN", "MASQUERADE", "MASQUERADE", "SNAT --to-source "+addrs(g.family, "198.51.100.15", "2001:db8::15").String(),
+			"SNAT --to-source "+addrs(g.family, "203.0.113.77", "2001:db8:f::77").String())
+	}
+	return "-j " + pick(g, "ACCEPT", "RETURN", "SNAT --to-source "+addrs(g.family, "203.0.113.77", "2001:db8:f::77").String())
+}
+
+// iptables makes tables as iptables-restore reads them.
+func (g *generator) iptables() string {
+	chains := map[string][]string{"raw": {"PREROUTING", "OUTPUT"}, "mangle": {"PREROUTING", "INPUT", "FORWARD", "OUTPUT", "POSTROUTING"},
+		"nat": {"PREROUTING", "INPUT", "OUTPUT", "POSTROUTING"}, "filter": {"INPUT", "FORWARD", "OUTPUT"}}
+	var b strings.Builder
+	for _, table := range []string{"raw", "mangle", "nat", "filter"} {
+		if g.chance(30) && table != "nat" {
+			continue
+		}
+		fmt.Fprintf(&b, "*%s\n", table)
+		for _, chain := range chains[table] {
+			policy := "ACCEPT"
+			if table == "filter" && g.chance(15) {
+				policy = "DROP"
+			}
+			fmt.Fprintf(&b, ":%s %s\n", chain, policy)
+		}
+		users := []string{"U1", "U2", "U3"}[:g.IntN(4)]
+		for _, user := range users {
+			fmt.Fprintf(&b, ":%s -\n", user)
+		}
+		for _, chain := range chains[table] {
+			n := g.IntN(3)
+			if table == "nat" && chain == "PREROUTING" && g.chance(70) {
+				// What Docker does.
+				to := map[bool]string{false: "172.17.0.2:80", true: "[fd00::2]:80"}[g.v6()]
+				proto := pick(g, "tcp", "udp")
+				fmt.Fprintf(&b, "-A PREROUTING -p %s -m %s --dport 8080 -m addrtype --dst-type LOCAL -j DNAT --to-destination %s\n", proto, proto, to)
+			}
+			for range n {
+				b.WriteString(g.rule(table, chain, users))
+			}
+		}
+		for i, user := range users {
+			for range g.IntN(3) {
+				b.WriteString(g.rule(table, user, users[i+1:]))
+			}
+		}
+		b.WriteString("COMMIT\n")
+	}
+	return b.String()
+}
+
+func (g *generator) rule(table, chain string, jumps []string) string {
+	proto := ""
+	parts := []string{}
+	seen := map[string]bool{}
+	for range g.IntN(3) {
+		m := g.match(&proto, chain, table)
+		word := strings.TrimPrefix(m, "! ")
+		key, _, _ := strings.Cut(word, " ")
+		if key == "-m" {
+			key = strings.Join(strings.Fields(word)[:2], " ")
+		}
+		if m != "" && !seen[key] {
+			seen[key] = true
+			parts = append(parts, m)
+		}
+	}
+	target := g.target(table, chain, jumps)
+	if name, found := strings.CutPrefix(target, "-j PORT"); found {
+		// Ports are translated only where the rule says the protocol.
+		target = "-j " + name
+		if proto != "tcp" && proto != "udp" {
+			parts = nil
+			p := pick(g, "tcp", "udp")
+			parts = append(parts, fmt.Sprintf("-p %s -m %s --dport %d", p, p, g.port(false)))
+		}
+	}
+	return fmt.Sprintf("-A %s %s %s\n", chain, strings.Join(parts, " "), target)
+}

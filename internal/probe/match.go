@@ -247,9 +247,8 @@ func (m matcher) icmp(load loader) asm.Instructions {
 			asm.Ja.Label(noMatch))
 	}
 	// What is quoted went from the client; the error goes back.
-	quoted := load(regL4, 8, stackInner, size)
-	quoted[0] = quoted[0].WithSymbol("icmp_error")
-	ins = append(ins, quoted...)
+	ins = append(ins, asm.JEq.Imm(asm.R7, 0, noMatch).WithSymbol("icmp_error"))
+	ins = append(ins, load(regL4, 8, stackInner, size)...)
 	ins = append(ins,
 		asm.LoadMem(asm.R1, asm.RFP, stackInner, asm.Byte),
 		asm.Mov.Reg(asm.R2, asm.R1),

@@ -59,10 +59,12 @@ type Request struct {
 	Tag     string // 8 hexadecimal digits that all names of this probe end in
 
 	places []place  // where copies are taken, in the order of the way in
+	peer   place    // of a peer: the container that connects
 	shared []string // Docker's bridges: what leaves by them stays on the machine
 	names  naming   // of rules
 	ports  []uint16 // of the server's side, before and after translation
 	host   string   // the host's network namespace: "net:[4026531840]"
+	older  bool     // for tests: clsact where tcx would do
 	caveat []string // what cannot be seen and why
 }
 

@@ -45,9 +45,12 @@ func NewRequest(s *netstate.Snapshot, t netstate.Target, uplink string) (*Reques
 		if t.To.Port() == 0 {
 			r.ICMP = true
 		}
-		if !t.To.Addr().IsValid() {
-			err = refuse("the target has no address to connect to")
+		c, ns := s.Container(t.ID), s.Sandboxes[t.ID]
+		if !t.To.Addr().IsValid() || c == nil || ns == nil || c.PID == 0 {
+			err = refuse("the target has no address to connect to, or %s does not run", t.Container)
+			break
 		}
+		r.peer = place{container: c.ID, name: c.Name, pid: c.PID, id: ns.ID}
 	case t.Direction == netstate.Out:
 		err = refuse("a connection out of the container would leave the machine")
 	default:

@@ -27,6 +27,7 @@ func TestNftWords(t *testing.T) {
 		{"ip", `{"flow_offload":{"table":"fast"}}`, "flow add @fast"},
 		{"ip", `{"meta":{"key":"ibrname","dreg":16}},{"cmp":{"op":"==","sreg":16,"data":"62723000"}}`, `meta ibrname "br0"`},
 		{"ip", `{"socket":{"key":"cgroupv2","level":2,"dreg":16}},{"cmp":{"op":"==","sreg":16,"data":"0500000000000000"}}`, "socket cgroupv2 level 2 5"},
+		{"ip", `{"meta":{"key":"hour","dreg":16}},{"range":{"op":"==","sreg":16,"from":"80700000","to":"8a700000"}}`, `meta hour "08:00 UTC"-"08:00:10 UTC"`},
 		{"ip", `{"last":{"used":true,"msecs":61000}}`, "last"},
 		{"bridge", `{"reject":{"type":"icmpx","code":1}}`, "reject"},
 		{"ip", `{"immediate":{"dreg":1,"verdict":{"code":"queue","queue":3}}}`, "queue to 3"},

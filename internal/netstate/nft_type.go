@@ -232,9 +232,9 @@ func nftLabel(p *nftRuleText, b []byte) string {
 	return strings.Join(labels, ",")
 }
 
-// nftTimestamp and nftClock write UTC, where nft writes the time of its own zone.
+// nftTimestamp and nftClock write UTC, as the kernel has it, and say so: nft writes the time of its own zone.
 func nftTimestamp(p *nftRuleText, b []byte) string {
-	return time.Unix(0, int64(p.number(b, true))).UTC().Format(`"2006-01-02 15:04:05"`)
+	return time.Unix(0, int64(p.number(b, true))).UTC().Format(`"2006-01-02 15:04:05 UTC"`)
 }
 
 func nftClock(p *nftRuleText, b []byte) string {
@@ -243,7 +243,7 @@ func nftClock(p *nftRuleText, b []byte) string {
 	if seconds%60 != 0 {
 		text += fmt.Sprintf(":%02d", seconds%60)
 	}
-	return text + `"`
+	return text + ` UTC"`
 }
 
 // nftDuration writes milliseconds.

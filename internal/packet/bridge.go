@@ -65,17 +65,6 @@ func (w *walker) behind(bridge *link, addr netip.Addr) *link {
 	return inside
 }
 
-// portFor returns the port by which the bridge would send the packet on, or nil.
-func (w *walker) portFor(bridge *link, p *skb) *link {
-	if bridge == nil {
-		return nil
-	}
-	if inside := w.behind(bridge, p.gateway); inside != nil {
-		return w.x.peer(inside)
-	}
-	return nil
-}
-
 // portForwards checks that a bridge port lets frames through.
 func (w *walker) portForwards(n *netns, port *link) {
 	w.linkUp(n, port, Veth)
@@ -249,12 +238,44 @@ func (w *walker) fromPort(bridge, port *link, next netip.Addr, p *skb) end {
 		}
 		return w.receive(host, bridge, p)
 	}
-	to := w.x.peer(inside)
 	if calls {
 		p.physIn = port
 		p.in, p.out, p.hook = bridge, nil, hookPrerouting
+		was := p.tuple
+		w.bound = nil
 		w.pass(host, DNAT, hookPrerouting, p)
+		if p.dst != was.dst {
+			return w.routed(host, bridge, p, was)
+		}
 	}
+	return w.relay(bridge, port, inside, next, p)
+}
+
+// bridgedDNAT sends on a packet that the IP hooks of a bridge translated to an address on the same bridge:
+// it is bridged, not routed, and needs no forwarding. Source: br_nf_pre_routing_finish.
+func (w *walker) bridgedDNAT(n *netns, bridge *link, p *skb) (end, bool) {
+	d := n.fib(p.family).lookup(w, flow{src: p.src, dst: p.dst, iif: bridge, mark: p.mark, proto: p.proto, sport: p.sport, dport: p.dport, tos: p.tos(), uid: -1})
+	if !d.found() || d.local() || d.out != bridge {
+		return end{}, false
+	}
+	if on, known := n.conf(p.family, bridge.Name, "forwarding"); p.family == netstate.IPv4 && (on > 0 || !known) {
+		w.martian4(n, bridge, p)
+		w.validateSource(n, bridge, bridge, p)
+	}
+	inside := w.behind(bridge, d.gateway)
+	if inside == nil {
+		if w.goal != nil && w.goal.has(d.gateway) {
+			return end{}, false // that is said on the way over the IP layer
+		}
+		return end{packet: p, left: bridge}, true
+	}
+	return w.relay(bridge, p.physIn, inside, d.gateway, p), true
+}
+
+// relay sends a frame from one port of a bridge to the one behind which inside is.
+func (w *walker) relay(bridge, port, inside *link, next netip.Addr, p *skb) end {
+	host, to := w.x.host, w.x.peer(inside)
+	calls := host.callsIP(bridge, p.family)
 	w.bridgeHooks(host, p, port, to, hookForward)
 	w.throughPorts(bridge, port, to)
 	if calls {

@@ -252,7 +252,9 @@ func (w *walker) bindDst(q *skb, addr netip.Addr, at port) verdict {
 	if q.ct == nil {
 		return verdict{code: accept}
 	}
-	q.ct.reply.src, q.ct.reply.sport = addr, at
+	if q.ct.reply.src = addr; hasPorts(q.proto) {
+		q.ct.reply.sport = at
+	}
 	q.ct.dnat = q.ct.dnat || addr != q.dst || at != q.dport
 	to := skb{tuple: tuple{dst: addr, dport: at, proto: q.proto}}
 	return verdict{code: bound, did: "dnat to " + to.destination()}
@@ -262,7 +264,9 @@ func (w *walker) bindSrc(q *skb, addr netip.Addr, at port) verdict {
 	if q.ct == nil {
 		return verdict{code: accept}
 	}
-	q.ct.reply.dst, q.ct.reply.dport = addr, at
+	if q.ct.reply.dst = addr; hasPorts(q.proto) {
+		q.ct.reply.dport = at
+	}
 	q.ct.snat = q.ct.snat || addr != q.src || at != q.sport
 	return verdict{code: bound, did: "snat to " + addr.String()}
 }
@@ -283,7 +287,7 @@ func (w *walker) masquerade(q *skb, ports span, ranged, random bool) verdict {
 	if !toward.IsValid() {
 		toward = q.dst
 	}
-	addr := q.out.ns.source(q.out, toward, q.dst)
+	addr := q.out.ns.source(q.out, toward, q.dst, true)
 	if !addr.IsValid() {
 		return verdict{code: dropIt, why: "masquerade finds no address on " + q.out.Name}
 	}

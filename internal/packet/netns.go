@@ -175,8 +175,8 @@ func btoi(b bool) int {
 func (n *netns) has(addr netip.Addr) bool { return n.state.LinkWith(addr) != nil }
 
 // source chooses the address that the kernel would send from by that link to that next hop.
-// Source: inet_select_addr, and RFC 6724 as far as one link has a choice.
-func (n *netns) source(dev *link, toward, dst netip.Addr) netip.Addr {
+// Source: inet_select_addr, and RFC 6724 as far as one link has a choice. global: no address of link scope.
+func (n *netns) source(dev *link, toward, dst netip.Addr, global bool) netip.Addr {
 	if dev == nil {
 		return netip.Addr{}
 	}
@@ -186,7 +186,7 @@ func (n *netns) source(dev *link, toward, dst netip.Addr) netip.Addr {
 	}
 	var first netip.Addr
 	for _, a := range n.addrs(dev.Name, family) {
-		if a.Scope == "host" && !dev.Loopback || slices.Contains(a.Flags, "secondary") {
+		if a.Scope == "host" || global && a.Scope == "link" || slices.Contains(a.Flags, "secondary") {
 			continue
 		}
 		on := a.Prefix

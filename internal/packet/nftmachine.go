@@ -534,6 +534,9 @@ func (m *machine) nat(e netstate.NftExpr) (outcome, verdict) {
 	ok := true
 	switch e := e.(type) {
 	case *netstate.NftNat:
+		if e.Family != ipFamily(m.p.family) && e.Family != "inet" {
+			return next, verdict{} // Source: nft_nat_inet_eval
+		}
 		minPort, maxPort = e.PortMin, e.PortMax
 		if e.AddrMin != netstate.NoReg {
 			lo, ok = m.addr(e.AddrMin)

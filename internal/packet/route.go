@@ -292,7 +292,7 @@ func (w *walker) routeOut(n *netns, p *skb) decision {
 		case d.local():
 			p.src = p.dst
 		default:
-			p.src = n.source(d.out, d.gateway, p.dst)
+			p.src = n.source(d.out, d.gateway, p.dst, false)
 		}
 		if !p.src.IsValid() {
 			p.src = unspecified(p.family)

@@ -329,6 +329,7 @@ func (w *walker) track(n *netns, p *skb) {
 	}
 	for _, ct := range w.conns[n] {
 		switch {
+		case ct.zone != p.zone:
 		case ct.orig == p.tuple:
 			p.ct, p.replyDir = ct, false
 			p.state = ctNew
@@ -342,9 +343,31 @@ func (w *walker) track(n *netns, p *skb) {
 			return
 		}
 	}
-	ct := &conn{orig: p.tuple, reply: p.tuple.reverse()}
+	if !p.begins() {
+		p.state = ctInvalid
+		return
+	}
+	ct := &conn{orig: p.tuple, reply: p.tuple.reverse(), zone: p.zone}
 	p.ct, p.state, p.replyDir = ct, ctNew, false
 	w.conns[n] = append(w.conns[n], ct)
+}
+
+// begins says whether connection tracking takes the packet for a connection's first. Sources: tcp_conntracks,
+// nf_conntrack_icmp_packet, nf_conntrack_icmpv6_packet; nf_conntrack_tcp_loose is taken to be on.
+func (p *skb) begins() bool {
+	switch p.proto {
+	case protoTCP:
+		switch p.flags & (tcpSYN | tcpACK | tcpRST | tcpFIN) {
+		case tcpSYN, tcpACK:
+			return true
+		}
+		return false
+	case protoICMP:
+		return p.icmpType == 8 || p.icmpType == 13 || p.icmpType == 15 || p.icmpType == 17
+	case protoICMPv6:
+		return p.icmpType == 128 || p.icmpType == 139
+	}
+	return true
 }
 
 func ownerWords(owner string) string {

@@ -40,8 +40,18 @@ func (w *walker) receive(n *netns, dev *link, p *skb) end {
 	was := p.tuple
 	w.bound = nil
 	w.pass(n, DNAT, hookPrerouting, p)
+	return w.routed(n, dev, p, was)
+}
+
+// routed takes a packet on that came in by dev and passed prerouting; was is what it was before.
+func (w *walker) routed(n *netns, dev *link, p *skb, was tuple) end {
 	if !w.reply && n == w.x.host {
 		w.diverted(n, p, was)
+	}
+	if p.physIn != nil && p.dst != was.dst {
+		if e, bridged := w.bridgedDNAT(n, dev, p); bridged {
+			return e
+		}
 	}
 	d := w.routeIn(n, dev, p)
 	if d.local() {
@@ -68,13 +78,6 @@ func (w *walker) forward(n *netns, dev *link, d decision, p *skb) end {
 	}
 	if d.out != nil && d.route != nil && len(d.route.Hops) > 0 {
 		w.step(Step{Hop: Route, Object: routeText(d.route), Did: "by " + d.out.Name}, n)
-	}
-	if p.physIn != nil {
-		if d.out == dev {
-			p.physOut = w.portFor(d.out, p)
-		} else {
-			p.physIn = nil
-		}
 	}
 	w.pass(n, Accept, hookForward, p)
 	p.hook = hookPostrouting

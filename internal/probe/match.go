@@ -43,6 +43,9 @@ func newMatcher(f Flow, servers []uint16) matcher {
 	return m
 }
 
+// echo says whether the flow is one of ICMP echo messages.
+func (m matcher) echo() bool { return m.proto == unix.IPPROTO_ICMP || m.proto == unix.IPPROTO_ICMPV6 }
+
 // Labels that the matcher jumps to. The program around it defines them.
 const (
 	toClient   = "to_client"
@@ -228,7 +231,7 @@ func (m matcher) icmp(load loader) asm.Instructions {
 		errorTypes = []int32{1, 2, 3, 4}
 		src, size, version = stackInner+8, 40, 0x60
 	}
-	if m.proto == unix.IPPROTO_ICMP || m.proto == unix.IPPROTO_ICMPV6 {
+	if m.echo() {
 		ins = append(ins,
 			asm.JEq.Imm(asm.R1, request, "echo_request"),
 			asm.JEq.Imm(asm.R1, reply, "echo_reply"))
@@ -237,7 +240,7 @@ func (m matcher) icmp(load loader) asm.Instructions {
 		ins = append(ins, asm.JEq.Imm(asm.R1, t, "icmp_error"))
 	}
 	ins = append(ins, asm.Ja.Label(noMatch))
-	if m.proto == unix.IPPROTO_ICMP || m.proto == unix.IPPROTO_ICMPV6 {
+	if m.echo() {
 		ins = append(ins,
 			asm.LoadMem(asm.R1, asm.RFP, stackL4+4, asm.Half).WithSymbol("echo_request"),
 			asm.JEq.Imm(asm.R1, half(m.port), fromClient),
@@ -272,7 +275,7 @@ func (m matcher) icmp(load loader) asm.Instructions {
 	ins = append(ins, asm.JNE.Imm(asm.R2, int32(m.proto), noMatch))
 	ins = append(ins, load(regL4, 0, stackL4, 8)...)
 	port, other := int16(stackL4), int16(stackL4+2)
-	if m.proto == unix.IPPROTO_ICMP || m.proto == unix.IPPROTO_ICMPV6 {
+	if m.echo() {
 		port = stackL4 + 4
 	}
 	ins = append(ins,

@@ -93,7 +93,6 @@ type Rule struct {
 
 // A Drop is a packet of the flow that the kernel threw away.
 type Drop struct {
-	Time     time.Time  `json:"time"`
 	Hop      packet.Hop `json:"hop,omitempty"` // where the function belongs; "" not known
 	Reason   string     `json:"reason"`        // as the kernel names it: "NETFILTER_DROP"
 	Function string     `json:"function"`      // that dropped it: "nf_hook_slow"; an address where the kernel's symbols cannot be read

@@ -47,6 +47,12 @@ func newNetns() (n *netns, err error) {
 	return n, err
 }
 
+// inode is the number in the namespace's id.
+func (n *netns) inode() (inode uint32) {
+	fmt.Sscanf(n.id, "net:[%d]", &inode)
+	return inode
+}
+
 func (n *netns) fd() int { return int(n.file.Fd()) }
 
 func (n *netns) Close() error { return n.file.Close() }

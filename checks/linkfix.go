@@ -6,7 +6,6 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/docker-netcheck/docker-netcheck/internal/dockerd"
 	"github.com/docker-netcheck/docker-netcheck/internal/netstate"
 	"github.com/docker-netcheck/docker-netcheck/remediate"
 )
@@ -107,6 +106,3 @@ func linkMaster(h *Host, name, bridge string) *remediate.Fix {
 		Steps: []remediate.Step{step.Guarded(remediate.GuardIfindex+" "+name, fmt.Sprint(link.Index))},
 	}
 }
-
-// rulesFix is the fix that brings Docker's own rules back.
-func (h *Host) rulesFix(differences []dockerd.Difference) *remediate.Fix { return nil }

@@ -25,7 +25,7 @@ for the next time. docs/security.md says what the helper may do and how to forbi
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	cmd.AddCommand(newAgentListCommand(dockerCLI, exit), newAgentRemoveCommand(dockerCLI, exit))
+	cmd.AddCommand(newAgentListCommand(dockerCLI, exit), newAgentRemoveCommand(dockerCLI, exit), newAgentGuardCommand(dockerCLI))
 	return cmd
 }
 
@@ -94,4 +94,15 @@ func runAgentRemove(ctx context.Context, dockerCLI command.Cli) error {
 		fmt.Fprintf(dockerCLI.Out(), "%s %s\n", item.Kind, clean(item.Name))
 	}
 	return err
+}
+
+// newAgentGuardCommand is for netcheck itself.
+func newAgentGuardCommand(dockerCLI command.Cli) *cobra.Command {
+	return &cobra.Command{
+		Use: "guard NAME", Hidden: true, Args: cobra.ExactArgs(1),
+		Short: "Remove a helper container whose client was killed while it started",
+		RunE: func(_ *cobra.Command, args []string) error {
+			return agent.Guard(dockerCLI.Client(), args[0], dockerCLI.In())
+		},
+	}
 }

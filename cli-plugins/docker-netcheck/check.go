@@ -35,6 +35,7 @@ type checkOptions struct {
 	to         string
 	wait       time.Duration
 	timeout    time.Duration
+	from       string // a saved snapshot instead of this host
 	only       []string
 	skip       []string
 
@@ -72,6 +73,7 @@ Exit status: 0 all well, 1 something is wrong, 2 something could not be judged, 
   docker netcheck --port 80/tcp web      judge one port
   docker netcheck --fix web              show the fix, ask, make it, judge again
   docker netcheck undo                   take the last fix back
+  docker netcheck --from FILE            judge what docker netcheck snapshot wrote on another host
   docker netcheck -- undo                judge a container that is called undo`,
 		Args: cobra.ArbitraryArgs,
 
@@ -103,6 +105,7 @@ Exit status: 0 all well, 1 something is wrong, 2 something could not be judged, 
 	flags.StringVar(&options.to, "to", "", "Judge the way to this address instead (ADDR or ADDR:PORT)")
 	flags.DurationVar(&options.wait, "wait", 0, "Judge again until all is well, for at most this long")
 	flags.DurationVar(&options.timeout, "timeout", 20*time.Second, "What was not read by then is unknown")
+	flags.StringVar(&options.from, "from", "", `Judge a saved snapshot instead of this host ("-" for STDIN)`)
 	flags.StringSliceVar(&options.only, "only", nil, "Run these checks only")
 	flags.StringSliceVar(&options.skip, "skip", nil, "Leave these checks out")
 	flags.BoolVar(&options.fix, "fix", false, "Make the fixes, after asking")
@@ -173,7 +176,9 @@ func (o *checkOptions) complete() error {
 	selected := len(o.containers) > 0
 	filtered := o.filter.Value().Len() > 0
 	switch {
-	case !selected && !o.all && !filtered:
+	case o.from != "" && (o.fix || o.all || filtered || o.wait != 0):
+		return errors.New("--from judges what a file says: it goes with none of --fix, --wait, --all, --filter")
+	case !selected && !o.all && !filtered && o.from == "":
 		return errors.New("requires at least 1 container, or --all, or --filter")
 	case selected && (o.all || filtered):
 		return errors.New("containers are given by name, or by --all and --filter, not both")
@@ -296,6 +301,9 @@ func (o *checkOptions) judgeSnapshot(s *netstate.Snapshot) (*judged, error) {
 }
 
 func runCheck(ctx context.Context, dockerCLI command.Cli, o *checkOptions) (int, error) {
+	if o.from != "" {
+		return checkFile(ctx, dockerCLI, o)
+	}
 	return o.reach.with(ctx, dockerCLI, func(machine agent.Machine) (int, error) {
 		o.machine = machine
 		return check(ctx, dockerCLI, o)
@@ -318,6 +326,11 @@ func check(ctx context.Context, dockerCLI command.Cli, o *checkOptions) (int, er
 	if err != nil {
 		return 0, err
 	}
+	return o.finish(ctx, dockerCLI, found)
+}
+
+// finish prints what was found, or shows and makes its fixes.
+func (o *checkOptions) finish(ctx context.Context, dockerCLI command.Cli, found *judged) (int, error) {
 	if o.fix || o.dryRun {
 		return runFix(ctx, dockerCLI, o, found)
 	}

@@ -65,22 +65,22 @@ var faults = []fault{
 	{name: "listens-loopback", command: []string{"httpd", "-f", "-p", "127.0.0.1:80", "-h", "/www"},
 		way: "in", check: "listening", object: `socket 127\.0\.0\.1:80 httpd in container web`},
 	{name: "nat-flushed-noproxy", options: lab.Options{Daemon: map[string]any{"userland-proxy": false}}, inject: `iptables -t nat -F`,
-		way: "in", check: "dnat", object: `iptables nat \S+: missing .*`},
+		way: "in", check: "dnat", object: `iptables nat \S+: missing .*`, fixed: true},
 	{name: "nat-flushed-proxy", inject: `iptables -t nat -F`,
-		way: "out", check: "masquerade", object: `iptables nat POSTROUTING: missing .* -j MASQUERADE`},
+		way: "out", check: "masquerade", object: `iptables nat POSTROUTING: missing .* -j MASQUERADE`, fixed: true},
 	{name: "filter-flushed", inject: `iptables -F`,
-		way: "in", check: "accept", object: `iptables filter \S+: missing .*`},
+		way: "in", check: "accept", object: `iptables filter \S+: missing .*`, fixed: true},
 	{name: "dnat-stale", options: lab.Options{Daemon: map[string]any{"userland-proxy": false}},
 		inject: `n=$(iptables -t nat -S DOCKER | grep -- '-A' | grep -n 'dport 80 ' | cut -d: -f1)
 rule=$(iptables -t nat -S DOCKER $n | sed "s/^-A DOCKER //; s/$WEBIP:80/172.17.0.99:80/")
 iptables -t nat -R DOCKER $n $rule`,
-		way: "in", check: "dnat", object: `iptables nat DOCKER \d+: .*--to-destination 172\.17\.0\.99:80`},
+		way: "in", check: "dnat", object: `iptables nat DOCKER \d+: .*--to-destination 172\.17\.0\.99:80`, fixed: true},
 	{name: "zone-moved", options: lab.Options{Firewalld: true}, inject: `firewall-cmd -q --zone=public --change-interface=docker0`,
 		way: "out", check: "firewalld", object: `firewalld zone docker`, fixed: true},
 	{name: "accepts-gone", inject: `iptables -P FORWARD DROP
 for c in DOCKER-FORWARD DOCKER-CT DOCKER-BRIDGE; do iptables -F $c 2>/dev/null || true; done
 iptables -S FORWARD | grep -E -- '-o docker0|-i docker0' | sed 's/^-A/-D/' | while read -r r; do iptables $r; done`,
-		way: "in", check: "accept", object: `iptables filter \S+: missing .*`},
+		way: "in", check: "accept", object: `iptables filter \S+: missing .*`, fixed: true},
 }
 
 // buildPlugin builds the plugin once a test process.

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/docker/cli/cli/command"
+	"github.com/docker/cli/cli/streams"
 
 	"github.com/docker-netcheck/docker-netcheck/checks"
 	"github.com/docker-netcheck/docker-netcheck/internal/agent"
@@ -88,7 +89,7 @@ func runFix(ctx context.Context, dockerCLI command.Cli, o *checkOptions, found *
 	if err != nil {
 		return 0, fmt.Errorf("nothing was changed: %w", err)
 	}
-	after, err := o.judge(ctx)
+	after, err := o.settled(ctx, dockerCLI.Err(), found.report, plan)
 	if err == nil {
 		after.report.Before = found.report.Targets
 		after.report.Plan = plan
@@ -132,11 +133,11 @@ func runFix(ctx context.Context, dockerCLI command.Cli, o *checkOptions, found *
 const settling = 3 * time.Second
 
 // settled judges again after a plan was made: until all is well, or for as long as it may take to show.
-func (o *checkOptions) settled(ctx context.Context, dockerCLI command.Cli, before *checks.Report, plan *remediate.Plan) (*judged, error) {
-	done := progress(dockerCLI.Err(), "judging again")
+func (o *checkOptions) settled(ctx context.Context, notes *streams.Out, before *checks.Report, plan *remediate.Plan) (*judged, error) {
+	done := progress(notes, "judging again")
 	defer done()
 	for deadline := time.Now().Add(settling); ; {
-		after, err := o.judge(ctx, dockerCLI)
+		after, err := o.judge(ctx)
 		if err != nil || after.report.Verdict != checks.Fail && checks.Helped(before, after.report, plan) == nil || time.Now().After(deadline) {
 			return after, err
 		}

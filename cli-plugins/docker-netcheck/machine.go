@@ -2,11 +2,15 @@ package main
 
 import (
 	"context"
+	"os"
+	"os/exec"
+	"slices"
 	"strings"
 
 	"github.com/docker/cli/cli/command"
 	"github.com/docker/cli/cli/command/completion"
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/docker-netcheck/docker-netcheck/internal/agent"
 )
@@ -15,9 +19,11 @@ import (
 type reach struct {
 	use   string // --agent
 	image string // --agent-image
+	cmd   *cobra.Command
 }
 
 func (r *reach) addFlags(cmd *cobra.Command) {
+	r.cmd = cmd
 	flags := cmd.Flags()
 	flags.StringVar(&r.use, "agent", agent.Auto, `Whether a helper container on the engine's host does the work ("auto", "always" or "never")`)
 	flags.StringVar(&r.image, "agent-image", "", "Image of the helper, instead of netcheck's own binary")
@@ -28,13 +34,39 @@ func (r *reach) addFlags(cmd *cobra.Command) {
 func (r *reach) open(ctx context.Context, dockerCLI command.Cli) (agent.Machine, error) {
 	return agent.Open(ctx, dockerCLI.Client(), agent.Options{
 		Use: r.use, Image: r.image,
-		Context: dockerCLI.CurrentContext(), Address: address(dockerCLI), Notes: dockerCLI.Err(),
+		Context: dockerCLI.CurrentContext(), Address: strings.TrimSpace(dockerCLI.DockerEndpoint().Host), Notes: dockerCLI.Err(),
+		Guard: r.guard,
 	})
 }
 
-// address is where the engine is, as the user gave it.
-func address(dockerCLI command.Cli) string {
-	return strings.TrimSpace(dockerCLI.DockerEndpoint().Host)
+// guard returns the command `docker netcheck agent guard NAME` for the same engine.
+func (r *reach) guard(name string) *exec.Cmd {
+	self, err := os.Executable()
+	if err != nil {
+		self = os.Args[0]
+	}
+	cmd := exec.Command(self, append(globalArgs(r.cmd.Root().Flags(), os.Args[1:]), "netcheck", "agent", "guard", name)...)
+	// It outlives the docker that called us.
+	cmd.Env = slices.DeleteFunc(os.Environ(), func(v string) bool { return strings.HasPrefix(v, "DOCKER_CLI_PLUGIN_SOCKET=") })
+	return cmd
+}
+
+// globalArgs returns docker's own options, which stand before the command.
+func globalArgs(flags *pflag.FlagSet, args []string) []string {
+	for i := 0; i < len(args); i++ {
+		name, isFlag := strings.CutPrefix(args[i], "-")
+		if !isFlag {
+			return slices.Clone(args[:i])
+		}
+		flag := flags.Lookup(strings.TrimPrefix(name, "-"))
+		if len(name) == 1 {
+			flag = flags.ShorthandLookup(name)
+		}
+		if flag != nil && flag.NoOptDefVal == "" { // its value follows
+			i++
+		}
+	}
+	return nil
 }
 
 // with calls f with the engine's host, and closes it.

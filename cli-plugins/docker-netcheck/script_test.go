@@ -1,9 +1,13 @@
 package main
 
 import (
+	"os"
+	"path/filepath"
 	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/docker-netcheck/docker-netcheck/internal/netstate/fixture"
 )
 
 func TestMain(m *testing.M) {
@@ -18,10 +22,24 @@ func TestScripts(t *testing.T) {
 			env.Setenv("DOCKER_HOST", "unix://"+env.WorkDir+"/no-engine.sock")
 			env.Setenv("DOCKER_CONFIG", env.WorkDir)
 			env.Setenv("NO_COLOR", "1")
-			return nil
+			return saveFixture(filepath.Join(env.WorkDir, "host.json"))
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){"status": status},
 	})
+}
+
+// saveFixture writes a captured host as a document.
+func saveFixture(path string) error {
+	s, err := fixture.Case("28.5.2-proxy")
+	if err != nil {
+		return err
+	}
+	file, err := os.Create(path)
+	if err != nil {
+		return err
+	}
+	defer file.Close()
+	return s.Encode(file)
 }
 
 // status runs a command and compares its exit status: status 125 docker-netcheck --bad

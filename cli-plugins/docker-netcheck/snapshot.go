@@ -1,8 +1,8 @@
 package main
 
 import (
+	"bytes"
 	"context"
-	"encoding/json"
 	"fmt"
 	"os"
 	"time"
@@ -51,16 +51,15 @@ func runSnapshot(ctx context.Context, dockerCLI command.Cli, machine agent.Machi
 	if err != nil {
 		return err
 	}
-	data, err := json.MarshalIndent(s, "", " ")
-	if err != nil {
+	var document bytes.Buffer
+	if err := s.Encode(&document); err != nil {
 		return err
 	}
-	data = append(data, '\n')
 	if output == "" {
-		_, err = dockerCLI.Out().Write(data)
+		_, err = document.WriteTo(dockerCLI.Out())
 		return err
 	}
-	if err := os.WriteFile(output, data, 0o600); err != nil {
+	if err := os.WriteFile(output, document.Bytes(), 0o600); err != nil {
 		return fmt.Errorf("snapshot: %w", err)
 	}
 	return nil

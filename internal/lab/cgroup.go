@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -26,8 +27,31 @@ func sweepCgroups() {
 		owner, _, _ := strings.Cut(strings.TrimPrefix(name, cgroupPrefix), "-")
 		pid, err := strconv.Atoi(owner)
 		if err == nil && errors.Is(unix.Kill(pid, 0), unix.ESRCH) {
+			thawCgroup(name)
 			removeCgroup(name)
 		}
+	}
+}
+
+// thawCgroup lets the processes below a cgroup run that a paused container left frozen: even a killed
+// process ends only when it runs.
+func thawCgroup(name string) {
+	for _, top := range cgroupDirs(name) {
+		filepath.WalkDir(top, func(dir string, e fs.DirEntry, err error) error {
+			if err == nil && e.IsDir() {
+				thaw(dir, "freezer.state", "THAWED") // version 1
+				thaw(dir, "cgroup.freeze", "0")      // version 2
+			}
+			return nil
+		})
+	}
+}
+
+// thaw writes a file of a cgroup if it is there.
+func thaw(dir, name, value string) {
+	if file, err := os.OpenFile(filepath.Join(dir, name), os.O_WRONLY, 0); err == nil {
+		file.WriteString(value)
+		file.Close()
 	}
 }
 

@@ -304,6 +304,7 @@ func (h *Host) close() error {
 	h.init, h.daemons, h.netns = nil, nil, nil
 	h.mu.Unlock()
 	if init != nil {
+		thawCgroup(h.id)
 		stdin.Close()
 		kill := time.AfterFunc(5*time.Second, func() { init.Process.Kill() })
 		init.Wait() // returns when nothing of the PID namespace is left

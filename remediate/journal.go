@@ -283,7 +283,10 @@ func (j *Journal) lock() (release func(), err error) {
 	if file.Truncate(0) == nil {
 		fmt.Fprintf(file, "%d\n", os.Getpid())
 	}
-	return func() { file.Close() }, nil
+	return func() {
+		unix.Flock(int(file.Fd()), unix.LOCK_UN) // a child that is just being started may have the file open as well
+		file.Close()
+	}, nil
 }
 
 // ready makes the directory, and refuses one that others may enter.

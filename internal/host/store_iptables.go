@@ -12,7 +12,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
 	"syscall"
 	"time"
 
@@ -39,16 +38,15 @@ import (
 // that is there once is found by itself. Counters may stand before a rule, as with iptables-save -c; what
 // is removed is journalled with its counters and put back with them.
 //
-// Steps of one command, table and namespace that follow each other are one transaction of
-// iptables-restore. See transact for what others may do meanwhile.
+// Steps of one command, table and namespace that follow each other are one transaction; see
+// transaction.run for what others may do meanwhile.
 type iptablesStore struct {
-	m     machine
-	mutex *sync.Mutex
-	texts map[string]string // rules as their author wrote them → as iptables-save prints them
+	m        machine
+	compiler *compiler
 }
 
 func newIptablesStore(m machine) iptablesStore {
-	return iptablesStore{m, new(sync.Mutex), map[string]string{}}
+	return iptablesStore{m, &compiler{rules: map[string]compiled{}}}
 }
 
 // An iptablesThing is what a step's name means.
@@ -103,6 +101,7 @@ type ruleChain struct {
 	policy   string // "-" of one that somebody made
 	rules    []string
 	counters []string // by rule: "[12:840]"
+	handles  []uint64 // by rule, of iptables-nft: 0 of one that a step makes
 }
 
 // A ruleTable is a table in the making: steps change it, and write down what iptables-restore is to do.
@@ -132,6 +131,7 @@ func newRuleTable(name string, saved *netstate.IptablesTable) *ruleTable {
 		for _, rule := range chain.Rules {
 			c.rules = append(c.rules, oneLine(rule.Text))
 			c.counters = append(c.counters, fmt.Sprintf("[%d:%d]", rule.Packets, rule.Bytes))
+			c.handles = append(c.handles, 0)
 		}
 		t.chains[chain.Name] = c
 	}
@@ -223,17 +223,13 @@ func (t *ruleTable) write(line, undo string) {
 	t.undo = append([]string{undo}, t.undo...)
 }
 
-// remove takes a rule out. One that is there once is named by its text, so that it can be no other.
 func (t *ruleTable) remove(name string, at int) {
 	chain := t.chains[name]
-	rule, number := chain.rules[at], strconv.Itoa(at+1)
-	which := number
-	if len(occurrences(chain.rules, []string{rule})) == 1 && !strings.Contains(rule, `\n`) {
-		which = rule
-	}
-	t.write("-D "+name+" "+which, chain.counters[at]+" -I "+name+" "+number+" "+rule)
+	number := strconv.Itoa(at + 1)
+	t.write("-D "+name+" "+number, chain.counters[at]+" -I "+name+" "+number+" "+chain.rules[at])
 	chain.rules = slices.Delete(chain.rules, at, at+1)
 	chain.counters = slices.Delete(chain.counters, at, at+1)
+	chain.handles = slices.Delete(chain.handles, at, at+1)
 }
 
 func (t *ruleTable) insert(name string, at int, rule string) error {
@@ -249,6 +245,7 @@ func (t *ruleTable) insert(name string, at int, rule string) error {
 	}
 	chain.rules = slices.Insert(chain.rules, at, text)
 	chain.counters = slices.Insert(chain.counters, at, counters)
+	chain.handles = slices.Insert(chain.handles, at, 0)
 	return nil
 }
 
@@ -324,7 +321,10 @@ func (m machine) xtablesLock(ctx context.Context) (release func(), err error) {
 	for deadline := time.Now().Add(xtablesPatience); ; time.Sleep(10 * time.Millisecond) {
 		err := unix.Flock(int(file.Fd()), unix.LOCK_EX|unix.LOCK_NB)
 		if err == nil {
-			return func() { file.Close() }, nil
+			return func() {
+				unix.Flock(int(file.Fd()), unix.LOCK_UN) // a child that is being started may have the file open
+				file.Close()
+			}, nil
 		}
 		if err = ctx.Err(); err == nil && time.Now().After(deadline) {
 			err = errors.New("another program holds the lock of iptables")

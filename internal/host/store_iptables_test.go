@@ -3,6 +3,8 @@ package host
 import (
 	"context"
 	"errors"
+	"fmt"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
@@ -145,11 +147,11 @@ func TestIptablesRefuses(t *testing.T) {
 	}{
 		{remediate.Set("iptables", "iptables filter FORWARD", lines("-j A", "-j B"), lines("-j A", "-j C", "-j B")), "iptables filter: iptables filter FORWARD: changed since it was read"},
 		{remediate.Set("iptables", "iptables filter NONE", lines("^", "$"), lines("^", "-j ACCEPT", "$")), "iptables filter: iptables filter NONE: changed since it was read"},
-		{remediate.Set("iptables", "iptables filter FORWARD", lines("^"), lines("^", "-j NOWHERE")), "iptables filter: iptables-nft-restore: exit status"},
+		{remediate.Set("iptables", "iptables filter FORWARD", lines("^"), lines("^", "-j NOWHERE")), "iptables filter: "},
 		{remediate.Set("iptables", "iptables-legacy filter FORWARD", lines("^"), lines("^", "-j NOWHERE")), "iptables filter: iptables-legacy-restore: exit status"},
-		{remediate.Set("iptables", "iptables filter FORWARD", lines("^"), lines("^", "COMMIT")), "iptables filter: iptables-nft-restore: exit status"},
-		{remediate.Set("iptables", "iptables filter FORWARD", lines("^"), lines("^", "-j ACCEPT -A INPUT")), "iptables filter: iptables-nft-restore: exit status"},
-		{remediate.Set("iptables", "iptables filter FORWARD", "", "a\r\nb"), "iptables filter: "},
+		{remediate.Set("iptables", "iptables filter FORWARD", lines("^"), lines("^", "COMMIT")), "iptables filter FORWARD: iptables-nft-restore: exit status"},
+		{remediate.Set("iptables", "iptables filter FORWARD", lines("^"), lines("^", "-j ACCEPT -A INPUT")), "iptables filter FORWARD: iptables-nft-restore: exit status"},
+		{remediate.Set("iptables", "iptables filter FORWARD", "", "a\r\nb"), "iptables filter FORWARD: "},
 		{remediate.Set("iptables", "iptables filter FORWARD policy", "ACCEPT", "QUEUE"), "iptables filter: iptables filter FORWARD policy: a policy is ACCEPT or DROP"},
 		{remediate.Remove("iptables", "iptables nat DOCKER chain", "-"), "iptables nat: iptables nat DOCKER chain: changed since it was read: it holds 1 rules"},
 		{remediate.Add("iptables", "iptables nat -F chain", "-"), `iptables: "iptables nat -F chain" is not`},
@@ -187,4 +189,84 @@ func TestIptablesLocked(t *testing.T) {
 		t.Fatal(err)
 	}
 	release()
+}
+
+// While somebody else makes and removes rules all the time, none of theirs is lost or doubled, and ours
+// come and go.
+func TestIptablesBesideOthers(t *testing.T) {
+	for _, command := range []string{"iptables", "iptables-legacy"} {
+		t.Run(command, func(t *testing.T) {
+			ownNetns(t)
+			binary := map[string]string{"iptables": "iptables-nft", "iptables-legacy": "iptables-legacy"}[command]
+			t.Setenv("XTABLES_LOCKFILE", filepath.Join(t.TempDir(), "xtables.lock"))
+			load(t, binary, rulesBefore)
+			file, err := os.Open("/proc/thread-self/ns/net")
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer file.Close()
+			stop, ended := make(chan struct{}), make(chan string, 1)
+			theirs := 0
+			go netns{file, ""}.do(func() error {
+				for ; ; theirs++ {
+					select {
+					case <-stop:
+						ended <- ""
+						return nil
+					default:
+					}
+					rule := []string{"-s", fmt.Sprintf("10.0.%d.%d/32", theirs/250, theirs%250+1), "-j", "ACCEPT"}
+					for _, edit := range [][]string{{"-I", "FORWARD"}, {"-A", "FORWARD"}, {"-D", "FORWARD"}} {
+						out, err := exec.Command(binary, append(append([]string{"--wait"}, edit...), rule...)...).CombinedOutput()
+						if err != nil {
+							ended <- fmt.Sprintf("%v: %v\n%s", edit, err, out)
+							return nil
+						}
+					}
+				}
+			})
+			ctx := context.Background()
+			journal := &remediate.Journal{Dir: filepath.Join(t.TempDir(), "journal")}
+			steps := []remediate.Step{
+				remediate.Set("iptables", command+" filter FORWARD", lines("-j DOCKER-USER", replies), lines("-j DOCKER-USER", "-i docker0 -j ACCEPT", replies)),
+				remediate.Set("iptables", command+" filter FORWARD", lines(replies, somebodys, reject), lines(replies, reject)),
+			}
+			for range 12 {
+				if _, err := journal.Apply(ctx, &remediate.Plan{Steps: steps}, Stores(), Facts(nil)); err != nil {
+					t.Errorf("apply: %v", err)
+				}
+				if _, err := journal.Undo(ctx, "", Stores(), Facts(nil)); err != nil {
+					t.Errorf("undo: %v", err)
+				}
+			}
+			close(stop)
+			if wrong := <-ended; wrong != "" {
+				t.Fatal(wrong)
+			}
+			var ours []string
+			seen := map[string]int{}
+			for _, line := range strings.Split(run(t, binary+"-save", "-t", "filter"), "\n") {
+				if !strings.HasPrefix(line, "-A FORWARD") {
+					continue
+				}
+				if strings.Contains(line, "-s 10.0.") {
+					seen[line]++
+				} else {
+					ours = append(ours, strings.TrimPrefix(line, "-A FORWARD "))
+				}
+			}
+			if diff := cmp.Diff([]string{"-j DOCKER-USER", replies, somebodys, reject}, ours); diff != "" {
+				t.Error(diff)
+			}
+			if len(seen) != theirs {
+				t.Errorf("of %d rules of theirs %d are there", theirs, len(seen))
+			}
+			for line, n := range seen {
+				if n != 1 {
+					t.Errorf("%s is there %d times", line, n)
+				}
+			}
+			t.Logf("beside %d rules of theirs", theirs)
+		})
+	}
 }

@@ -145,9 +145,9 @@ func (g *generator) routes(s *setting) {
 		}
 		for range g.IntN(3) {
 			selector := pick(g, "fwmark 0x1", "fwmark 0x2/0x3", "iif eth0", "iif br0", "from "+addrs(f, "172.17.0.0", "fd00::").String()+pick(g, "/16", "/48"),
-				"to "+addrs(f, "203.0.113.9", "2001:db8:f::9").String(), "iif lo", "from all", "not fwmark 0x1", "iif br0 ipproto udp", "iif eth0 dport 8080", "iif eth0 tos 0x28")
+				"to "+addrs(f, "203.0.113.9", "2001:db8:f::9").String(), "iif lo", "from all", "not fwmark 0x1", "iif br0 ipproto udp", "iif eth0 dport 8080", "iif eth0 tos 0x10")
 			if f == netstate.IPv6 {
-				selector = strings.Replace(selector, " tos 0x28", "", 1)
+				selector = strings.Replace(selector, " tos 0x10", "", 1)
 			}
 			s.ip = append(s.ip, six+"rule add pref 1000 "+selector+" "+pick(g, "lookup 100", "lookup 100", "lookup 100", "blackhole", "prohibit", "unreachable", "goto 32766", "lookup main suppress_prefixlength 0"))
 		}
@@ -262,9 +262,10 @@ func (g *generator) match(proto *string, chain, table string) string {
 			return fmt.Sprintf("%s -m %s %s--dport %d", p, *proto, g.not(), g.port(false))
 		case 3:
 			n := g.port(false)
-			return fmt.Sprintf("%s -m %s %s--dport %d:%d", p, *proto, g.not(), max(0, n-port(g.IntN(3))), n+port(g.IntN(3)))
+			return fmt.Sprintf("%s -m %s %s--dport %d:%d", p, *proto, g.not(), max(0, n-port(g.IntN(3))), min(n+port(g.IntN(3)), 65535))
 		case 4:
-			return fmt.Sprintf("%s -m multiport %s--%s %d,%d:%d", p, g.not(), pick(g, "dports", "sports", "ports"), g.port(g.chance(50)), g.port(false), g.port(false)+30)
+			lo := g.port(false)
+			return fmt.Sprintf("%s -m multiport %s--%s %d,%d:%d", p, g.not(), pick(g, "dports", "sports", "ports"), g.port(g.chance(50)), lo, lo+30)
 		}
 		if *proto == "tcp" {
 			return p + " -m tcp " + g.not() + "--tcp-flags " + pick(g, "FIN,SYN,RST,ACK SYN", "SYN SYN", "ACK ACK", "SYN,ACK SYN,ACK", "ALL NONE")

@@ -331,6 +331,10 @@ func (w *walker) track(n *netns, p *skb) {
 		switch {
 		case ct.zone != p.zone:
 		case ct.orig == p.tuple:
+			if p.proto == protoTCP && p.flags == tcpACK && !ct.answered {
+				p.state = ctInvalid // the answer did not come by here
+				return
+			}
 			p.ct, p.replyDir = ct, false
 			p.state = ctNew
 			if ct.answered {

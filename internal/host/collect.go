@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"runtime"
 	"sync"
 	"time"
@@ -44,8 +45,11 @@ type Options struct {
 // read side by side; when the engine was restarted or nf_tables changed meanwhile, all is read again,
 // thrice in all.
 //
-// The error is ErrNoEngine, ErrNoContainer or the context's. All else that cannot be read stands in the
+// The error is ErrNoEngine, ErrNoContainer, the context's, or the engine's refusal. All else that cannot be read stands in the
 // snapshot's Missing with the reason.
+//
+// Where the context's deadline passes after the engine answered, what was not read by then is missing
+// too, and there is no error.
 func Collect(ctx context.Context, o Options) (*netstate.Snapshot, error) {
 	for try := 1; ; try++ {
 		c := newCollection(ctx, o)
@@ -54,19 +58,16 @@ func Collect(ctx context.Context, o Options) (*netstate.Snapshot, error) {
 		c.work.Wait()
 		c.close()
 		if err != nil {
-			if cause := ctx.Err(); cause != nil {
-				err = cause
-			}
 			return nil, err
 		}
 		moved := c.moved()
-		if moved != 0 && try < 3 {
+		if moved != 0 && try < 3 && ctx.Err() == nil {
 			continue
 		}
 		for _, part := range moved.Each() {
 			c.lacks(netstate.Key{Part: part}, fmt.Sprintf("changed while it was read, %d times", try))
 		}
-		c.s.Read = time.Now()
+		c.s.Read = time.Now().UTC().Round(0) // as a document says it
 		return c.s, nil
 	}
 }
@@ -85,8 +86,9 @@ type collection struct {
 	opened []netns
 
 	before     guard
-	pidsDiffer bool // dockerd numbers processes otherwise than this program
-	elsewhere  string
+	located    chan struct{} // closed when what follows is known
+	elsewhere  string        // why this host is not the engine's; "": it is, or that is not known
+	pidsDiffer bool          // dockerd numbers processes otherwise than this program
 }
 
 // A guard is what must be the same before and after.
@@ -97,7 +99,7 @@ type guard struct {
 }
 
 func newCollection(ctx context.Context, o Options) *collection {
-	c := &collection{o: o, m: machine{o.Root}, slots: make(chan struct{}, 4*runtime.GOMAXPROCS(0))}
+	c := &collection{o: o, m: machine{o.Root}, slots: make(chan struct{}, 4*runtime.GOMAXPROCS(0)), located: make(chan struct{})}
 	c.ctx, c.cancel = context.WithCancel(ctx)
 	c.s = &netstate.Snapshot{Schema: netstate.Schema, Parts: o.Parts}
 	return c
@@ -112,7 +114,11 @@ func (c *collection) lacks(key netstate.Key, why string) {
 
 // missing is lacks for an error, if there is one.
 func (c *collection) missing(key netstate.Key, err error) {
-	if err != nil {
+	switch {
+	case err == nil:
+	case c.ctx.Err() != nil: // whatever the error is, it came of that
+		c.lacks(key, "not read in time")
+	default:
 		c.lacks(key, needsRoot(err))
 	}
 }
@@ -148,62 +154,75 @@ func (c *collection) read() error {
 		c.elsewhere = "the engine is on another host: " + c.o.Docker.DaemonHost()
 	}
 	if c.elsewhere != "" {
-		c.missing(netstate.Key{Part: c.o.Parts & hostParts}, errors.New(c.elsewhere))
-		return c.readEngine()
-	}
-	if c.asked(netstate.Firewalld) {
-		c.run(c.readFirewalld) // takes longest
-	}
-	c.before = c.guard()
-	if c.m.sameNamespace(c.before.dockerd, "net") == localNo {
-		c.elsewhere = "dockerd runs in another network namespace than this program"
-		c.missing(netstate.Key{Part: c.o.Parts & hostParts}, errors.New(c.elsewhere))
-		return c.readEngine()
-	}
-	c.pidsDiffer = c.m.sameNamespace(c.before.dockerd, "pid") == localNo
-
-	c.readNamespace(netns{}, "", &c.s.Host)
-	if c.asked(netstate.Files) {
-		c.run(c.readFiles)
-	}
-	var proxies sync.WaitGroup
-	if c.asked(netstate.Engine) {
-		proxies.Add(1)
-		c.run(func() {
-			defer proxies.Done()
-			c.s.Proxies = c.m.readProxies(c.before.dockerd)
-		})
+		close(c.located)
+	} else {
+		c.readHost()
 	}
 	if err := c.readEngine(); err != nil {
 		return err
 	}
 	c.work.Wait()
+	if err := c.ctx.Err(); errors.Is(err, context.Canceled) {
+		return err
+	}
+	if c.elsewhere != "" {
+		c.forgetHost()
+	}
 	if c.asked(netstate.Engine) {
 		c.finishEngine()
 	}
 	if c.asked(netstate.Sockets) {
 		c.nameOwners()
 	}
-	return c.ctx.Err()
+	return nil
 }
 
-// guard reads what tells whether the engine or nf_tables changed.
-func (c *collection) guard() guard {
-	var g guard
-	g.dockerd = c.before.dockerd
-	if g.dockerd == 0 {
-		g.dockerd = c.m.findDockerd(c.o.Docker.DaemonHost())
+// readHost starts reading the host, and finds out meanwhile whether it is the engine's.
+func (c *collection) readHost() {
+	if c.asked(netstate.Firewalld) {
+		c.run(c.readFirewalld) // takes longest
 	}
-	if g.dockerd != 0 {
-		g.started = c.m.started(g.dockerd)
-	}
-	if c.asked(netstate.Nftables|netstate.Iptables) && !c.m.lacksModule("nf_tables") {
-		if conn, err := dialNetfilter(netns{}); err == nil {
-			g.generation, _ = nftGeneration(conn) // without privileges it is not known, nor is the ruleset
-			conn.Close()
+	c.before.generation = c.generation()
+	c.readNamespace(netns{}, "", &c.s.Host)
+	c.run(func() {
+		c.before.dockerd = c.m.findDockerd(c.o.Docker.DaemonHost())
+		c.before.started = c.m.started(c.before.dockerd)
+		if c.m.sameNamespace(c.before.dockerd, "net") == localNo {
+			c.elsewhere = "dockerd runs in another network namespace than this program"
 		}
+		c.pidsDiffer = c.m.sameNamespace(c.before.dockerd, "pid") == localNo
+		close(c.located)
+		if c.asked(netstate.Engine) {
+			c.s.Proxies = c.m.readProxies(c.before.dockerd)
+		}
+	})
+	if c.asked(netstate.Files) {
+		c.run(c.readFiles)
 	}
-	return g
+}
+
+// forgetHost leaves out what was read of a host that is not the engine's.
+func (c *collection) forgetHost() {
+	c.s.Host, c.s.Firewalld, c.s.Files, c.s.Proxies = netstate.Namespace{}, nil, nil, nil
+	maps.DeleteFunc(c.s.Missing, func(key netstate.Key, _ string) bool { return key.Container == "" })
+	if parts := c.o.Parts & hostParts; parts != 0 {
+		c.lacks(netstate.Key{Part: parts}, c.elsewhere)
+	}
+}
+
+// generation returns the number of the host's nf_tables state; 0 if it is not known, as without
+// privileges, when the state cannot be read either.
+func (c *collection) generation() uint32 {
+	if !c.asked(netstate.Nftables|netstate.Iptables) || c.m.lacksModule("nf_tables") {
+		return 0
+	}
+	conn, err := dialNetfilter(netns{})
+	if err != nil {
+		return 0
+	}
+	defer conn.Close()
+	generation, _ := nftGeneration(conn)
+	return generation
 }
 
 // moved returns the parts that changed while they were read.
@@ -211,12 +230,11 @@ func (c *collection) moved() netstate.Part {
 	if c.elsewhere != "" {
 		return 0
 	}
-	after := c.guard()
 	var parts netstate.Part
-	if after.started != c.before.started {
+	if c.m.started(c.before.dockerd) != c.before.started {
 		parts |= netstate.Engine
 	}
-	if after.generation != c.before.generation {
+	if c.generation() != c.before.generation {
 		parts |= netstate.Nftables | netstate.Iptables
 	}
 	return parts & c.o.Parts

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -21,7 +22,8 @@ type collectRequest struct {
 	All        bool
 	Parts      netstate.Part
 	Docker     string // address; "" for the usual one
-	Repeat     int    // collect so often, and answer with the times alone
+	Repeat     int    // collect so often, and answer with the last snapshot and all times
+	Timeout    time.Duration
 }
 
 // A collectAnswer is what it prints.
@@ -59,11 +61,16 @@ func collectInside(text string) int {
 			fmt.Fprintln(os.Stderr, err)
 			return 1
 		}
+		ctx, cancel := context.Background(), context.CancelFunc(func() {})
+		if request.Timeout != 0 {
+			ctx, cancel = context.WithTimeout(ctx, request.Timeout)
+		}
 		start := time.Now()
-		s, err := Collect(context.Background(), Options{
+		s, err := Collect(ctx, Options{
 			Docker: docker, Containers: request.Containers, All: request.All, Parts: request.Parts,
 		})
 		answer.Times = append(answer.Times, time.Since(start))
+		cancel()
 		docker.Close()
 		if err != nil {
 			answer.Error = err.Error()
@@ -135,5 +142,104 @@ func TestCollectTimes(t *testing.T) {
 				os.WriteFile(dir+"/"+suite+".json", text, 0o644)
 			}
 		}
+	}
+}
+
+// What cannot be read is missing with its reason, and the rest is there.
+func TestCollectMissing(t *testing.T) {
+	h := lab.New(t, lab.Options{Firewalld: true})
+	if err := h.Web(t.Context(), "web", "-p", "80:80"); err != nil {
+		t.Fatal(err)
+	}
+	web := collectRequest{Containers: []string{"web"}, Parts: netstate.All}
+
+	t.Run("no such container", func(t *testing.T) {
+		answer := collectIn(t, h, collectRequest{Containers: []string{"web", "nobody"}, Parts: netstate.All})
+		if answer.Kind != "container" || answer.Error != "no such container: nobody" {
+			t.Errorf("%q: %s", answer.Kind, answer.Error)
+		}
+	})
+	t.Run("no engine", func(t *testing.T) {
+		answer := collectIn(t, h, collectRequest{Docker: "unix:///run/nothing.sock", Parts: netstate.All})
+		if answer.Kind != "engine" || !strings.Contains(answer.Error, "/run/nothing.sock") {
+			t.Errorf("%q: %s", answer.Kind, answer.Error)
+		}
+	})
+	t.Run("without root", func(t *testing.T) {
+		if _, err := h.Sh(t.Context(), "chmod 666 /run/docker.sock"); err != nil {
+			t.Fatal(err)
+		}
+		s := collectIn(t, h, web, "setpriv", "--reuid=65534", "--regid=65534", "--clear-groups").Snapshot
+		id := s.Containers[0].ID
+		for _, key := range []netstate.Key{
+			{Part: netstate.Nftables}, {Part: netstate.Iptables}, {Part: netstate.Links, Container: id}, {Part: netstate.Sysctls, Container: id},
+		} {
+			if why := s.Why(key); why != "needs root: sudo docker netcheck …" {
+				t.Errorf("%v: %q", key, why)
+			}
+		}
+		for _, part := range []netstate.Part{netstate.Engine, netstate.Links, netstate.Routes, netstate.Sysctls, netstate.Sockets} {
+			if why := s.Why(netstate.Key{Part: part}); why != "" {
+				t.Errorf("%v: %q", part, why)
+			}
+		}
+		if !s.Engine.Local || s.Host.Link("docker0") == nil || s.Host.Sysctls["net.ipv4.ip_forward"] != "1" {
+			t.Errorf("engine %+v, %d links, ip_forward %q", s.Engine, len(s.Host.Links), s.Host.Sysctls["net.ipv4.ip_forward"])
+		}
+	})
+	t.Run("in time", func(t *testing.T) {
+		deaf, err := h.Listen("127.0.0.1:7777")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer deaf.Close()
+		late := web
+		late.Timeout = 2 * time.Second
+		answer := collectIn(t, h, late, "DBUS_SYSTEM_BUS_ADDRESS=tcp:host=127.0.0.1,port=7777")
+		if answer.Error != "" {
+			t.Fatal(answer.Error)
+		}
+		s := answer.Snapshot
+		if why := s.Why(netstate.Key{Part: netstate.Firewalld}); why != "not read in time" || len(s.Missing) != 1 {
+			t.Errorf("missing: %v", s.Missing)
+		}
+		if len(s.Host.Links) == 0 || len(s.Host.Iptables) == 0 || s.Host.Nft == nil {
+			t.Error("what was read in time is not there")
+		}
+	})
+	t.Run("no firewalld", func(t *testing.T) {
+		if err := h.StopFirewalld(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if s := collectIn(t, h, web).Snapshot; s.Firewalld != nil || len(s.Missing) != 0 {
+			t.Errorf("firewalld %v, missing %v", s.Firewalld, s.Missing)
+		}
+	})
+	t.Run("stopped container", func(t *testing.T) {
+		if _, err := h.Docker(t.Context(), "kill", "web"); err != nil {
+			t.Fatal(err)
+		}
+		s := collectIn(t, h, web).Snapshot
+		if c := s.Containers[0]; c.Running || len(c.Configured) != 1 || len(s.Sandboxes) != 0 || len(s.Missing) != 0 {
+			t.Errorf("%+v, missing %v", c, s.Missing)
+		}
+	})
+}
+
+// An engine in another network namespace than the program is not the host's that it reads.
+func TestCollectElsewhere(t *testing.T) {
+	h := lab.New(t, lab.Options{})
+	if err := h.Web(t.Context(), "web", "-p", "80:80"); err != nil {
+		t.Fatal(err)
+	}
+	s := collectIn(t, h, collectRequest{Containers: []string{"web"}, Parts: netstate.All}, "unshare", "-n").Snapshot
+	id := s.Containers[0].ID
+	for _, key := range []netstate.Key{{Part: netstate.Links}, {Part: netstate.Iptables}, {Part: netstate.Links, Container: id}} {
+		if why := s.Why(key); !strings.Contains(why, "another network namespace") {
+			t.Errorf("%v: %q", key, why)
+		}
+	}
+	if s.Engine.Local || len(s.Host.Links) != 0 || s.Engine.Version == "" {
+		t.Errorf("engine %+v, host %+v", s.Engine, s.Host)
 	}
 }

@@ -2,6 +2,7 @@ package host
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -71,8 +72,10 @@ func (c *collection) readEngine() error {
 
 // engineError tells an engine that does not answer from one that refuses.
 func (c *collection) engineError(err error) error {
-	if c.ctx.Err() != nil {
-		return c.ctx.Err()
+	if cause := c.ctx.Err(); errors.Is(cause, context.Canceled) {
+		return cause
+	} else if cause != nil {
+		return fmt.Errorf("%w in time: %w", ErrNoEngine, cause)
 	}
 	if client.IsErrConnectionFailed(err) {
 		return fmt.Errorf("%w: %w", ErrNoEngine, err)
@@ -185,6 +188,7 @@ func (c *collection) startSandbox(a netstate.Container) {
 		return
 	}
 	key := netstate.Key{Part: parts, Container: a.ID}
+	<-c.located
 	switch {
 	case c.elsewhere != "":
 		c.lacks(key, c.elsewhere)
@@ -241,11 +245,17 @@ func (c *collection) finishEngine() {
 // name: evidence of where the engine is that takes no privileges.
 func (c *collection) bridgesHere() bool {
 	for _, n := range c.s.Networks {
+		bridge := n.Bridge()
+		if bridge == "" {
+			continue
+		}
 		for _, subnet := range n.Subnets {
-			for _, a := range c.s.Host.Addrs {
-				if bridge := n.Bridge(); bridge != "" && a.Link == bridge && a.Prefix.Addr() == subnet.Gateway {
-					return true
-				}
+			if slices.ContainsFunc(c.s.Host.Addrs, func(a netstate.Addr) bool {
+				// Engine 20.10 does not say the default bridge's gateway.
+				own := a.Prefix.Addr()
+				return a.Link == bridge && (own == subnet.Gateway || !subnet.Gateway.IsValid() && subnet.Prefix.Contains(own))
+			}) {
+				return true
 			}
 		}
 	}

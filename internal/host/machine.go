@@ -43,6 +43,9 @@ func (m machine) arguments(pid int) ([]string, error) {
 
 // started returns when the process began, in clock ticks since boot, or "".
 func (m machine) started(pid int) string {
+	if pid == 0 {
+		return ""
+	}
 	stat, err := m.read("proc", strconv.Itoa(pid), "stat")
 	if err != nil {
 		return ""

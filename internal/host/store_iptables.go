@@ -150,11 +150,16 @@ func (t *ruleTable) holds(thing iptablesThing, step remediate.Step) (state, erro
 			return holdsNeither, errors.New("rules need an old and a new value, of their chain")
 		}
 		w, err := newWindow(*step.Old, *step.New)
-		if err != nil || chain == nil {
+		switch {
+		case err != nil:
 			return holdsNeither, err
+		case chain != nil:
+			_, holds := w.find(chain.rules)
+			return holds, nil
+		case len(w.next) == 0: // gone with its chain
+			return holdsNew, nil
 		}
-		_, holds := w.find(chain.rules)
-		return holds, nil
+		return holdsNeither, nil
 	}
 	var now *string
 	if chain != nil {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"time"
 
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
@@ -44,12 +45,11 @@ func conntrack(message uint8, flow Flow) (*netstate.Flow, error) {
 	if flow.Server.Addr().Is6() {
 		family = unix.AF_INET6
 	}
-	flags := netlink.Request
-	if message == conntrackDelete {
-		flags |= netlink.Acknowledge
-	}
+	// The one answer says that more will follow, and only the acknowledgement does.
+	conn.SetDeadline(time.Now().Add(time.Second))
+	kind := netlink.HeaderType(unix.NFNL_SUBSYS_CTNETLINK<<8 | uint16(message))
 	answers, err := conn.Execute(netlink.Message{
-		Header: netlink.Header{Type: netlink.HeaderType(unix.NFNL_SUBSYS_CTNETLINK<<8 | uint16(message)), Flags: flags},
+		Header: netlink.Header{Type: kind, Flags: netlink.Request | netlink.Acknowledge},
 		Data:   append([]byte{family, unix.NFNETLINK_V0, 0, 0}, tuple...),
 	})
 	switch {
@@ -57,8 +57,10 @@ func conntrack(message uint8, flow Flow) (*netstate.Flow, error) {
 		return nil, nil
 	case err != nil:
 		return nil, fmt.Errorf("conntrack: %w", err)
-	case message == conntrackDelete || len(answers) == 0 || len(answers[0].Data) < 4:
+	case message == conntrackDelete:
 		return nil, nil
+	case len(answers) == 0 || len(answers[0].Data) < 4:
+		return nil, errors.New("conntrack: an empty answer")
 	}
 	f, err := decodeFlow(answers[0].Data[4:])
 	if err != nil {

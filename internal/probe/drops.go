@@ -121,8 +121,9 @@ func (w *dropWatch) code(m matcher) asm.Instructions {
 		asm.LoadMem(asm.R1, regPacket, 16, asm.DWord),
 		asm.StoreMem(asm.RFP, record+8, asm.R1, asm.Word),
 		asm.StoreImm(asm.RFP, record+12, 0, asm.Word))
+	ins = append(ins, asm.Mov.Imm(asm.R1, 0))
 	for i := int16(16); i < dropRecordSize; i += 8 {
-		ins = append(ins, asm.StoreImm(asm.RFP, record+i, 0, asm.DWord))
+		ins = append(ins, asm.StoreMem(asm.RFP, record+i, asm.R1, asm.DWord))
 	}
 	// Its link, and by that its namespace; else by its socket.
 	read("", asm.R7, k.dev, 8, "write")

@@ -15,7 +15,7 @@ type netns struct {
 }
 
 // ownNetns opens the namespace that the program runs in: the host's.
-func ownNetns() (*netns, error) { return openNetns("/proc/self/ns/net") }
+func ownNetns() (*netns, error) { return openNetns("/proc/thread-self/ns/net") }
 
 // containerNetns opens the namespace of a process.
 func containerNetns(pid int) (*netns, error) {
@@ -68,12 +68,24 @@ func (n *netns) do(f func() error) error {
 	})
 }
 
-// onThread runs f on a thread that ends with it, whatever f does to the thread.
+// onThread runs f, which may change the thread's network namespace, on a thread that no other goroutine
+// uses meanwhile. A thread that cannot be put back into its namespace ends with f.
 func onThread(f func() error) error {
 	done := make(chan error, 1)
 	go func() {
-		runtime.LockOSThread() // and never unlock: the runtime ends the thread with the goroutine
-		done <- f()
+		runtime.LockOSThread()
+		own, err := ownNetns()
+		if err != nil {
+			runtime.UnlockOSThread()
+			done <- err
+			return
+		}
+		defer own.Close()
+		err = f()
+		if unix.Setns(own.fd(), unix.CLONE_NEWNET) == nil {
+			runtime.UnlockOSThread()
+		}
+		done <- err
 	}()
 	return <-done
 }

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
@@ -26,9 +27,6 @@ const (
 	nftTableFlagOwner = 2
 	nfnlgrpNftrace    = 9
 	nftMsgTrace       = 17
-	nftMetaNfproto    = 15
-	nftMetaL4proto    = 16
-	nftMetaNftrace    = 25
 
 	nftaTraceTable, nftaTraceChain, nftaTraceHandle, nftaTraceType, nftaTraceVerdict = 1, 2, 3, 4, 5
 	nftaTraceID, nftaTraceNetwork, nftaTraceTransport, nftaTracePolicy               = 6, 8, 9, 16
@@ -167,6 +165,7 @@ func (b *nftBatch) send(conn *netlink.Conn) error {
 	if _, err := conn.SendMessages(append(all, edge(unix.NFNL_MSG_BATCH_END))); err != nil {
 		return err
 	}
+	conn.SetReadDeadline(time.Now().Add(time.Second))
 	for got := 0; got < len(b.messages); {
 		answers, err := conn.Receive()
 		if err != nil {
@@ -194,7 +193,7 @@ func (m matcher) nftRules() []nftCompares {
 	if m.v6 {
 		nfproto, network = unix.NFPROTO_IPV6, []uint32{8, 24}
 	}
-	start := nftCompares{{key: nftMetaNfproto, data: []byte{nfproto}}, {key: nftMetaL4proto, data: []byte{m.proto}}}
+	start := nftCompares{{key: unix.NFT_META_NFPROTO, data: []byte{nfproto}}, {key: unix.NFT_META_L4PROTO, data: []byte{m.proto}}}
 	port := func(offset uint32, n uint16) nftCompare {
 		return nftCompare{base: unix.NFT_PAYLOAD_TRANSPORT_HEADER, offset: offset, data: binary.BigEndian.AppendUint16(nil, n)}
 	}
@@ -262,7 +261,7 @@ func (r nftCompares) encode(list *netlink.AttributeEncoder) error {
 		data(e, unix.NFTA_IMMEDIATE_DATA, []byte{1, 0, 0, 0})
 	})
 	expr("meta", func(e *netlink.AttributeEncoder) {
-		e.Uint32(unix.NFTA_META_KEY, nftMetaNftrace)
+		e.Uint32(unix.NFTA_META_KEY, unix.NFT_META_NFTRACE)
 		e.Uint32(unix.NFTA_META_SREG, unix.NFT_REG_1)
 	})
 	return nil
@@ -274,19 +273,15 @@ type traceEvent struct {
 	table   string
 	chain   string
 	handle  uint64 // 0: the policy
-	kind    uint32 // traceRule, …
+	kind    uint32 // tracePolicy, or another
 	verdict int32
 	jump    string // chain of a jump or goto
 	id      uint32 // of the packet
 	header  []byte // the packet from the network layer on, in its first message of a hook
 }
 
-// The kinds of a trace message, from linux/netfilter/nf_tables.h.
-const (
-	tracePolicy = 1
-	traceReturn = 2
-	traceRule   = 3
-)
+// tracePolicy is the kind of a message about a chain's policy (NFT_TRACETYPE_POLICY).
+const tracePolicy = 1
 
 // parseTrace reads one message. ok is false if it is none.
 func parseTrace(kind uint16, body []byte) (ev traceEvent, ok bool) {

@@ -141,8 +141,8 @@ func (n naming) observed(events []traceEvent, table string, flow Flow) []Rule {
 		if base := n.hop(family, ev.table, ev.chain); base != "" {
 			hop[ev.id] = base
 		}
-		if ev.kind == traceReturn {
-			continue
+		if ev.kind != tracePolicy && ev.handle == 0 {
+			continue // the end of a chain, which the policy's own message says
 		}
 		r := Rule{
 			Hop: hop[ev.id], Object: n.object(ev), Verdict: nftVerdicts[ev.verdict], Family: family,

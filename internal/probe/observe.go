@@ -121,6 +121,13 @@ func (e *experiment) prepare() error {
 
 // watch installs all that sees. What cannot be seen is no error.
 func (e *experiment) watch(m matcher) {
+	// The copies first: the kernel begins to stamp packets with the time a moment after it was asked to.
+	for _, p := range e.places {
+		e.tap(p, m)
+	}
+	if e.client != nil {
+		e.tap(place{hop: packet.Uplink, link: e.Link()}, m) // where replies come that were taken off
+	}
 	var err error
 	if e.tracer, err = newTracer(e.Table(), m); err != nil {
 		e.tracer = nil
@@ -132,12 +139,6 @@ func (e *experiment) watch(m matcher) {
 	if e.drops, err = newDropWatch(m); err != nil {
 		e.drops = nil
 		e.o.lacks(Drops, "not available: "+err.Error())
-	}
-	for _, p := range e.places {
-		e.tap(p, m)
-	}
-	if e.client != nil {
-		e.tap(place{hop: packet.Uplink, link: e.Link()}, m) // where replies come that were taken off
 	}
 }
 

@@ -1,0 +1,228 @@
+package probe
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/docker-netcheck/docker-netcheck/internal/packet"
+)
+
+// The results of a comparison.
+const (
+	Proved       = "proved"       // the walk and the packet agree
+	Contradicted = "contradicted" // they do not: the walk is wrong, or the host has changed since it was read
+	Unproved     = "unproved"     // the packet does not tell
+)
+
+// A Verdict sets a live connection beside the walk. Its JSON is the "live" of a report's target.
+type Verdict struct {
+	Result string `json:"result"`         // Proved, Contradicted or Unproved
+	Last   string `json:"last,omitempty"` // the furthest place at which the connection was seen: "accept", "reply bridge"
+	Why    string `json:"why"`            // one line; of a contradiction both sides
+	// Not lists what the packet did not traverse; nil where it was not a probe from outside.
+	Not []string `json:"not_traversed,omitempty"`
+}
+
+// Refusal returns the verdict where no probe was made: err is NewRequest's or Observe's.
+func Refusal(err error) Verdict {
+	return Verdict{Result: Unproved, Why: strings.TrimPrefix(err.Error(), ErrRefused.Error()+": ")}
+}
+
+// notTraversed is what a packet that enters at the uplink's network layer never meets.
+var notTraversed = []string{"the network card and its offloads", "native XDP", "GRO", "hooks of a bridge's or bond's ports", "what lies beyond the uplink"}
+
+// Compare says whether the packet did what the walk had said. It is a pure function.
+func Compare(trace *packet.Trace, o *Observation) Verdict {
+	v := Verdict{Last: string(o.furthest())}
+	if o.Uplink != "" {
+		v.Not = notTraversed
+	}
+	stop := certain(trace)
+	switch {
+	case o.Outcome.Well() && stop != nil:
+		v.Result, v.Why = Contradicted, fmt.Sprintf("the walk stops at %s (%s), but a connection was made: %s", stop.Object, stop.Why, o.Answer)
+	case o.Outcome.Well() && trace.Verdict == packet.May:
+		v.Result, v.Why = Unproved, "this one packet was answered ("+o.Answer+"), but it depends: "+doubt(trace)
+	case o.Outcome.Well():
+		v.Result, v.Why = o.way(trace)
+	case trace.Verdict == packet.May:
+		v.Result, v.Why = Unproved, o.ended()+"; the walk could not tell: "+doubt(trace)
+	case stop == nil:
+		v.Result, v.Why = o.silent()
+	default:
+		v.Result, v.Why = o.agrees(stop)
+	}
+	return v
+}
+
+// certain returns the first stop of the walk that is certain, and that a first packet meets.
+func certain(trace *packet.Trace) *packet.Stop {
+	for i := range trace.Stops {
+		if s := &trace.Stops[i]; s.Verdict.Stops() && !s.Later {
+			return s
+		}
+	}
+	return nil
+}
+
+// doubt is what the walk could not tell.
+func doubt(trace *packet.Trace) string {
+	for _, s := range trace.Stops {
+		if s.Verdict == packet.May {
+			return s.Object + ": " + s.Why
+		}
+	}
+	return "the ways that are possible end differently"
+}
+
+// furthest returns the furthest hop that was seen, on the way back if the packet got that far.
+func (o *Observation) furthest() packet.Hop {
+	if back := o.last(true); back != "" {
+		return back
+	}
+	return o.last(false)
+}
+
+// way compares the way of a connection that was made.
+func (o *Observation) way(trace *packet.Trace) (result, why string) {
+	reached := "the socket answered: " + o.Answer
+	inside := o.Saw(packet.Container)
+	watched := slices.Contains(o.Watched, packet.Container)
+	switch {
+	case trace.Via == "forward" && watched && !inside:
+		return Contradicted, "the walk forwards the packet to the container, but something on the host answered (" + o.Answer + "): no packet of the client was seen in the container"
+	case trace.Via == "docker-proxy" && inside:
+		return Contradicted, "the walk ends at docker-proxy, but the client's own packets were seen in the container"
+	case trace.Via == "docker-proxy":
+		reached = "docker-proxy answered (" + o.Answer + "): what it reaches behind is not proved"
+	}
+	return Proved, reached
+}
+
+// silent judges a packet that the walk lets through and nobody answered.
+func (o *Observation) silent() (result, why string) {
+	reached := o.Saw(packet.Container) && o.last(true) == "" && len(o.dropped()) == 0
+	switch {
+	case o.Flow.Proto == "udp" && o.Outcome == Silent && reached:
+		return Proved, "the datagram reached the container; that nothing came back says nothing of a UDP server"
+	case o.Outcome == Silent && reached:
+		return Contradicted, "the walk lets it through, and the packet reached the container, but the container did not answer"
+	}
+	return Contradicted, "the walk lets it through, but " + o.ended()
+}
+
+// agrees judges a packet that was stopped, as the walk had said.
+func (o *Observation) agrees(stop *packet.Stop) (result, why string) {
+	said := fmt.Sprintf("%s: %s", stop.Object, stop.Why)
+	for _, r := range o.Rules {
+		if r.ends() && r.Object == stop.Object {
+			return Proved, fmt.Sprintf("%s %s the packet%s", r.Object, past(r.Verdict), o.reason())
+		}
+	}
+	at := o.stoppedAt()
+	switch {
+	case at == "":
+		return Unproved, fmt.Sprintf("there was %s, but where it was lost was not seen; the walk says: %s", o.outcome(), said)
+	case at == stop.Hop, at.IsReply() == stop.Hop.IsReply() && near(at, stop.Hop):
+		return Proved, o.ended() + ", as the walk says: " + said
+	}
+	return Contradicted, fmt.Sprintf("the walk stops at %s (%s), but %s", stop.Hop, said, o.ended())
+}
+
+// near says whether two hops cannot be told apart by what is seen. Between bridge and container a packet
+// that is lost is one that the next link did not see; what a hook decides is seen at the hook before it.
+func near(seen, said packet.Hop) bool {
+	i, j := slices.Index(packet.Hops, seen.Place()), slices.Index(packet.Hops, said.Place())
+	if seen.IsReply() {
+		i, j = j, i
+	}
+	if i > j {
+		return false // it got further than the walk says
+	}
+	for _, watched := range packet.Hops[i+1 : j+1] {
+		switch watched {
+		case packet.Uplink, packet.Bridge, packet.Veth, packet.Container:
+			if watched != said.Place() {
+				return false // it would have been seen there
+			}
+		}
+	}
+	return true
+}
+
+// stoppedAt returns the hop where the packet ended, as far as it was seen: where a rule or the kernel
+// dropped it, or else the last where it was seen.
+func (o *Observation) stoppedAt() packet.Hop {
+	for _, d := range o.dropped() {
+		if d.Hop != "" {
+			return d.Hop
+		}
+	}
+	for _, r := range o.Rules {
+		if r.ends() {
+			return r.Hop
+		}
+	}
+	return o.furthest()
+}
+
+// ends says whether the rule ended the packet.
+func (r Rule) ends() bool { return r.Verdict == "drop" }
+
+// dropped returns the drops on the flow's own way: not that of a reset, which nobody waits for.
+func (o *Observation) dropped() []Drop {
+	return slices.DeleteFunc(slices.Clone(o.Drops), func(d Drop) bool { return strings.Contains(d.Text, "Flags [R") })
+}
+
+func past(verdict string) string {
+	if verdict == "drop" {
+		return "dropped"
+	}
+	return "ended"
+}
+
+// reason is what the kernel said, in brackets.
+func (o *Observation) reason() string {
+	for _, d := range o.dropped() {
+		return fmt.Sprintf(" (%s in %s)", d.Reason, d.Function)
+	}
+	return ""
+}
+
+// outcome words the outcome with what came.
+func (o *Observation) outcome() string {
+	if o.Answer == "" {
+		return string(o.Outcome)
+	}
+	return string(o.Outcome) + " (" + o.Answer + ")"
+}
+
+// ended says how and where the packet ended, in one clause.
+func (o *Observation) ended() string {
+	for _, r := range o.Rules {
+		if r.ends() {
+			return r.Object + " dropped it" + o.reason()
+		}
+	}
+	text := "there was " + o.outcome()
+	if o.Outcome != Silent {
+		text = "it was " + o.outcome()
+	}
+	if drops := o.dropped(); len(drops) > 0 {
+		d := drops[0]
+		text += fmt.Sprintf("; the kernel dropped it: %s in %s", d.Reason, d.Function)
+		if d.Where != "host" {
+			text += " of " + d.Where
+		}
+	}
+	if last := o.furthest(); last != "" {
+		text += "; last seen at " + string(last)
+	} else {
+		text += "; it was seen nowhere"
+	}
+	if len(o.Left) > 0 {
+		text += "; it was about to leave the machine by " + strings.Join(o.Left, ", ")
+	}
+	return text
+}

@@ -427,7 +427,9 @@ func (w *walker) tell(one try) string {
 		switch {
 		case e.left != nil:
 			// What has no permanent neighbour waits for an answer that nobody gives.
-			if slices.ContainsFunc(w.x.host.state.Neighs, func(n netstate.Neigh) bool { return n.Link == e.left.Name && n.Addr == e.packet.gateway && n.State == "permanent" }) {
+			if slices.ContainsFunc(w.x.host.state.Neighs, func(n netstate.Neigh) bool {
+				return n.Link == e.left.Name && n.Addr == e.packet.gateway && n.State == "permanent"
+			}) {
 				seen.place = map[string]string{"eth0": "c0", "eth1": "c1"}[e.left.Name]
 			}
 		case e.ns == w.x.host:

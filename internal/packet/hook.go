@@ -59,7 +59,9 @@ type chain struct {
 	name   string
 	family netstate.Family // 0: both
 	nft    bool
-	rules  []rule
+	rules  []rule // once loaded
+	count  int    // of rules
+	load   func() // makes rules; nil once it did
 	owner  string // of every rule in it, where the chain tells; "" where each rule tells
 	plain  bool   // its rules change what selectors look at: no picker
 	picker *picker
@@ -182,7 +184,7 @@ func sortBases(bases []*base, legacy int) {
 func contested(bases []*base) bool {
 	for _, a := range bases {
 		for _, b := range bases {
-			if a.legacy && !b.legacy && a.priority == b.priority && (a.kind == "nat") == (b.kind == "nat") && len(a.rules) > 0 && len(b.rules) > 0 &&
+			if a.legacy && !b.legacy && a.priority == b.priority && (a.kind == "nat") == (b.kind == "nat") && a.count > 0 && b.count > 0 &&
 				(a.kind == "nat" || a.priority < priorityNATSrc && a.table != "filter") {
 				return true
 			}
@@ -350,7 +352,7 @@ func (w *walker) runBase(n *netns, hop Hop, b *base, p *skb) code {
 	}
 	if b.policy == "DROP" || b.policy == "drop" {
 		w.policyStop(n, hop, b, behind)
-	} else if len(b.rules) > 0 {
+	} else if b.count > 0 {
 		w.policyStep(n, hop, b)
 	}
 	return accept

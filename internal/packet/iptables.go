@@ -48,16 +48,12 @@ func (n *netns) compileTable(set *netstate.IptablesSet, table *netstate.Iptables
 		}
 	}
 	var bases []hooked
+	kernel := n.kernelTable(set, table, chains)
 	for i := range table.Chains {
 		from := &table.Chains[i]
 		c := chains[from.Name]
-		c.rules = make([]rule, len(from.Rules))
-		for j := range from.Rules {
-			text := &from.Rules[j]
-			body, sel, comment := n.compileRule(text.Text, set.Family, chains)
-			c.rules[j] = rule{chain: c, number: j + 1, packets: text.Packets, bytes: text.Bytes,
-				text: func() string { return text.Text }, comment: comment, run: body, selector: sel}
-		}
+		c.count = len(from.Rules)
+		c.load = func() { c.rules = n.textRules(set, kernel, from, chains) }
 		hook := iptablesHooks[from.Name]
 		if hook == "" || from.Policy == "" {
 			continue
@@ -76,6 +72,49 @@ func (n *netns) compileTable(set *netstate.IptablesSet, table *netstate.Iptables
 		bases = append(bases, hooked{hookKey{ipFamily(set.Family), hook}, b})
 	}
 	return bases
+}
+
+// textRules makes the rules of a chain of iptables ready.
+//
+// iptables-save of an iptables-nft table can leave out what iptables has no words for, without saying so.
+// Each rule is therefore held against the expressions that the kernel runs; where those say more, they are
+// walked instead.
+func (n *netns) textRules(set *netstate.IptablesSet, kernel *nftTable, from *netstate.IptablesChain, chains map[string]*chain) []rule {
+	c := chains[from.Name]
+	var runs *netstate.NftChain
+	if kernel != nil {
+		runs = kernel.state.Chain(from.Name)
+	}
+	if runs != nil && len(runs.Rules) != len(from.Rules) {
+		return kernel.rules(c, runs)
+	}
+	rules := make([]rule, len(from.Rules))
+	for i := range from.Rules {
+		text := &from.Rules[i]
+		if runs != nil && !netstate.Covered(text.Text, &runs.Rules[i]) {
+			rules[i] = kernel.rule(c, &runs.Rules[i], i)
+			continue
+		}
+		body, sel, comment := n.compileRule(text.Text, set.Family, chains)
+		rules[i] = rule{chain: c, number: i + 1, packets: text.Packets, bytes: text.Bytes,
+			text: func() string { return text.Text }, comment: comment, run: body, selector: sel}
+	}
+	return rules
+}
+
+// kernelTable returns the table of nf_tables behind one of iptables-nft, with the text's chains as what its
+// rules jump to, or nil.
+func (n *netns) kernelTable(set *netstate.IptablesSet, table *netstate.IptablesTable, chains map[string]*chain) *nftTable {
+	if set.Variant != "nft" {
+		return nil
+	}
+	t := n.state.Nft.Table(ipFamily(set.Family), table.Name)
+	if t == nil {
+		return nil
+	}
+	made := n.newNftTable(t)
+	made.chains = chains
+	return made
 }
 
 // registered returns the place of a chain of nf_tables in the order in which base chains were made.

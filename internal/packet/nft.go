@@ -46,15 +46,29 @@ func (n *netns) textOf(t *netstate.NftTable) *netstate.IptablesTable {
 	return nil
 }
 
-func (n *netns) nftTable(t *netstate.NftTable) *nftTable {
+func (n *netns) newNftTable(t *netstate.NftTable) *nftTable {
 	if n.printer.Links == nil {
 		n.printer = n.state.NftPrinter()
 	}
-	table := &nftTable{ns: n, state: t, printer: n.printer, order: binary.LittleEndian,
-		chains: make(map[string]*chain, len(t.Chains)), sets: map[string]*nftSet{}}
+	table := &nftTable{ns: n, state: t, printer: n.printer, order: binary.LittleEndian, sets: map[string]*nftSet{}}
 	if n.state.Nft.BigEndian {
 		table.order = binary.BigEndian
 	}
+	for i := range t.Chains {
+		for j := range t.Chains[i].Rules {
+			for _, e := range t.Chains[i].Rules[j].Exprs {
+				if p, ok := e.(*netstate.NftPayload); ok && p.Sreg != netstate.NoReg {
+					table.rewrite = true
+				}
+			}
+		}
+	}
+	return table
+}
+
+// nftTable makes a table ready with its own chains.
+func (n *netns) nftTable(t *netstate.NftTable) *nftTable {
+	table := n.newNftTable(t)
 	family := netstate.Family(0)
 	switch t.Family {
 	case "ip":
@@ -62,27 +76,26 @@ func (n *netns) nftTable(t *netstate.NftTable) *nftTable {
 	case "ip6":
 		family = netstate.IPv6
 	}
-	tableOwner := ownerOf(t.Name, "")
-	for i := range t.Chains {
-		c := &t.Chains[i]
-		owner := tableOwner
-		if owner == "" {
-			owner = ownerOf("", c.Name)
-		}
-		table.chains[c.Name] = &chain{label: t.Family + " " + t.Name, table: t.Name, name: c.Name, family: family, nft: true, owner: owner}
-	}
+	owner := ownerOf(t.Name, "")
+	table.chains = make(map[string]*chain, len(t.Chains))
 	for i := range t.Chains {
 		from := &t.Chains[i]
-		c := table.chains[from.Name]
-		c.rules = make([]rule, len(from.Rules))
-		for j := range from.Rules {
-			c.rules[j] = table.rule(c, &from.Rules[j], j)
+		c := &chain{label: t.Family + " " + t.Name, table: t.Name, name: from.Name, family: family, nft: true, count: len(from.Rules), plain: table.rewrite}
+		if c.owner = owner; owner == "" {
+			c.owner = ownerOf("", from.Name)
 		}
-	}
-	for _, c := range table.chains {
-		c.plain = table.rewrite
+		c.load = func() { c.rules = table.rules(c, from) }
+		table.chains[from.Name] = c
 	}
 	return table
+}
+
+func (t *nftTable) rules(c *chain, from *netstate.NftChain) []rule {
+	rules := make([]rule, len(from.Rules))
+	for i := range from.Rules {
+		rules[i] = t.rule(c, &from.Rules[i], i)
+	}
+	return rules
 }
 
 // rule makes one rule ready.
@@ -94,11 +107,8 @@ func (t *nftTable) rule(c *chain, r *netstate.NftRule, at int) rule {
 		if effect(e) {
 			body.last = i
 		}
-		switch e := e.(type) {
-		case *netstate.NftCounter:
-			made.packets, made.bytes = e.Packets, e.Bytes
-		case *netstate.NftPayload:
-			t.rewrite = t.rewrite || e.Sreg != netstate.NoReg
+		if counter, ok := e.(*netstate.NftCounter); ok {
+			made.packets, made.bytes = counter.Packets, counter.Bytes
 		}
 	}
 	made.run, made.selector = body, t.selects(r.Exprs)

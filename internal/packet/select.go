@@ -124,6 +124,10 @@ type frame struct {
 // after returns the next rule that can be for the packet, or nil at the chain's end, and moves on.
 func (at *frame) after(q *skb) *rule {
 	c := at.chain
+	if c.load != nil {
+		c.load()
+		c.load = nil
+	}
 	if len(c.rules) <= fewRules || c.plain {
 		if at.next >= len(c.rules) {
 			return nil

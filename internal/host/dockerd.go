@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"iter"
 	"net"
 	"net/netip"
 	"os"
@@ -278,11 +279,7 @@ func (m machine) readConfig(e *netstate.EngineState, proxies []netstate.Proxy, h
 // and belong to the first process now.
 func (m machine) readProxies(dockerd int) []netstate.Proxy {
 	var proxies []netstate.Proxy
-	candidates := m.children(1)
-	if dockerd != 0 {
-		candidates = append(m.children(dockerd), candidates...)
-	}
-	for _, pid := range candidates {
+	for pid := range m.proxyCandidates(dockerd) {
 		if m.comm(pid) != "docker-proxy" {
 			continue
 		}
@@ -299,6 +296,19 @@ func (m machine) readProxies(dockerd int) []netstate.Proxy {
 		}
 	}
 	return proxies
+}
+
+// proxyCandidates yields the children of dockerd and of the first process; where the kernel does not list
+// children (CONFIG_PROC_CHILDREN), every process.
+func (m machine) proxyCandidates(dockerd int) iter.Seq[int] {
+	if _, err := os.Stat(m.path("proc/thread-self/children")); err != nil {
+		return m.processes()
+	}
+	candidates := m.children(1)
+	if dockerd != 0 {
+		candidates = append(m.children(dockerd), candidates...)
+	}
+	return slices.Values(candidates)
 }
 
 // parseProxy reads docker-proxy's arguments, which are the same in every engine: -proto tcp

@@ -127,25 +127,25 @@ func (m machine) legacyTables(family netstate.Family) ([]string, error) {
 // Tables that iptables-nft makes and shows. A table of such a name is its own, or stands in its way.
 var iptablesNames = map[string]bool{"filter": true, "nat": true, "mangle": true, "raw": true, "security": true}
 
-// nftHasIptables returns the families for which nf_tables holds a table that iptables-nft would show:
-// without one its save prints nothing.
-func nftHasIptables(c *netlink.Conn) (map[netstate.Family]bool, error) {
+// tablesOf counts the tables of nf_tables, and says for which families one is there that iptables-nft
+// would show: without one its save prints nothing.
+func tablesOf(c *netlink.Conn) (count int, iptables map[netstate.Family]bool, err error) {
 	answers, err := dump(c, nfnlSubsysNftables<<8|nftMsgGetTable, make([]byte, sizeofNfGenMsg))
 	if err != nil {
-		return nil, err
+		return 0, nil, err
 	}
-	found := map[netstate.Family]bool{}
+	iptables = map[netstate.Family]bool{}
 	for _, answer := range answers {
 		err := eachAttribute(answer.Data, sizeofNfGenMsg, func(ad *netlink.AttributeDecoder) {
 			if ad.Type() == nftaTableName && iptablesNames[ad.String()] {
-				found[familyName(answer.Data[0])] = true // NFPROTO_IPV4 and _IPV6 are AF_INET and AF_INET6
+				iptables[familyName(answer.Data[0])] = true // NFPROTO_IPV4 and _IPV6 are AF_INET and AF_INET6
 			}
 		})
 		if err != nil {
-			return nil, err
+			return 0, nil, err
 		}
 	}
-	return found, nil
+	return len(answers), iptables, nil
 }
 
 // linux/netfilter/nf_tables.h

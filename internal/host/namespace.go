@@ -114,45 +114,51 @@ func (c *collection) readNetwork(n netns, id string, ns *netstate.Namespace, nam
 	}
 }
 
-// readNetfilter reads nf_tables and iptables of a namespace, whichever is asked for.
+// readNetfilter reads nf_tables and iptables of a namespace, whichever is asked for. iptables-nft's
+// programs are run only for families for which nf_tables holds a table of theirs.
 func (c *collection) readNetfilter(n netns, id string, ns *netstate.Namespace) {
 	key := func(part netstate.Part) netstate.Key { return netstate.Key{Part: part, Container: id} }
 	var saves []saver
 	if c.asked(netstate.Iptables) {
-		saves = append(saves, c.legacySavers(n, id)...)
+		saves = c.legacySavers(n, id)
+		defer func() { c.run(func() { c.saveIptables(n, id, ns, saves) }) }()
 	}
-	switch {
-	case c.m.lacksModule("nf_tables"):
+	if c.m.lacksModule("nf_tables") {
 		if c.asked(netstate.Nftables) {
 			ns.Nft = &netstate.Ruleset{}
 		}
-	default:
-		conn, err := dialNetfilter(n)
-		if err != nil {
-			c.missing(key(c.o.Parts&(netstate.Nftables|netstate.Iptables)), err)
-			break
-		}
-		defer conn.Close()
-		has, err := nftHasIptables(conn)
-		if err != nil {
-			c.missing(key(c.o.Parts&(netstate.Nftables|netstate.Iptables)), fmt.Errorf("nf_tables: %w", err))
-			break
-		}
-		if c.asked(netstate.Iptables) {
-			for _, family := range []netstate.Family{netstate.IPv4, netstate.IPv6} {
-				if has[family] {
-					saves = append(saves, saver{family, variantNft})
-				}
+		return
+	}
+	conn, err := dialNetfilter(n)
+	if err != nil {
+		c.missing(key(c.o.Parts&(netstate.Nftables|netstate.Iptables)), err)
+		return
+	}
+	count, shown, err := tablesOf(conn)
+	if err != nil {
+		conn.Close()
+		c.missing(key(c.o.Parts&(netstate.Nftables|netstate.Iptables)), fmt.Errorf("nf_tables: %w", err))
+		return
+	}
+	if c.asked(netstate.Iptables) {
+		for _, family := range []netstate.Family{netstate.IPv4, netstate.IPv6} {
+			if shown[family] {
+				saves = append(saves, saver{family, variantNft})
 			}
 		}
-		if c.asked(netstate.Nftables) {
-			defer func() {
-				ns.Nft, err = ReadNft(c.ctx, conn)
-				c.missing(key(netstate.Nftables), err)
-			}()
-		}
 	}
-	c.run(func() { c.saveIptables(n, id, ns, saves) })
+	c.run(func() {
+		defer conn.Close()
+		switch {
+		case !c.asked(netstate.Nftables):
+		case count == 0 && id != "": // as in most containers; of the host the generation is wanted
+			ns.Nft = &netstate.Ruleset{}
+		default:
+			var err error
+			ns.Nft, err = ReadNft(c.ctx, conn)
+			c.missing(key(netstate.Nftables), err)
+		}
+	})
 }
 
 // legacySavers returns the savers for the legacy tables that exist.

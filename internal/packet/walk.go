@@ -149,6 +149,11 @@ func (w *walker) inward(t netstate.Target) {
 		}
 		dev := w.ingress(t, client)
 		if dev == nil {
+			if why := host.why(netstate.Links|netstate.Routes, t.Family, ""); why != "" {
+				w.stop(Stop{Hop: Uplink, Kind: Unread, Object: "route to " + client.String(), Verdict: May,
+					Why: "the host's links and routes are not known: " + why}, nil)
+				return
+			}
 			w.stop(Stop{Hop: Uplink, Kind: NoLink, Object: "route to " + client.String() + ": none", Verdict: Drop,
 				Why: "no link leads to " + client.String()}, nil)
 			return

@@ -22,16 +22,18 @@ func TestKilled(t *testing.T) {
 	b.inject(hardened)
 	broken := b.calm()
 	user := ways[0]
-	begun := time.Now()
 	if _, exit, stderr := b.by(user, "web"); exit != 1 { // imports the image as well
 		t.Fatalf("exit status %d: %s", exit, stderr)
 	}
-	b.by(user, "web")
+	begun := time.Now()
+	b.by(user, "--fix", "--yes", "web")
 	usual := time.Since(begun)
+	b.by(user, "undo", "--yes")
 
 	const seed = 7
 	chance := rand.New(rand.NewPCG(seed, seed))
 	signals := []unix.Signal{unix.SIGKILL, unix.SIGTERM, unix.SIGINT}
+	seen, ended := 1, map[string]int{}
 	for i := range 100 {
 		args := []string{"netcheck", "web"}
 		if i%2 == 1 {
@@ -52,26 +54,31 @@ func TestKilled(t *testing.T) {
 		})
 		cmd.Wait()
 		b.nobody(i)
-		if now := b.becomes(broken); now == broken {
-			continue
-		}
-		// Then it is in the journal, and is taken back.
-		out, _, stderr := b.by(user, "history", "--format", "json")
+		// What was made is in the journal, and is taken back.
+		out, _, stderr := b.by(asRoot, "history", "--format", "json")
 		var runs remediate.History
 		if err := json.Unmarshal([]byte(out), &runs); err != nil {
 			t.Fatalf("run %d: history: %v\n%s%s", i, err, out, stderr)
 		}
-		last := runs[len(runs)-1]
-		if last.State != remediate.Applied && !(helperToo && last.State == remediate.Unfinished) {
-			t.Errorf("run %d: the host is changed and the journal says %s", i, last.State)
+		state := "no plan"
+		if len(runs) > seen {
+			state = runs[len(runs)-1].State
+			seen = len(runs)
 		}
-		if _, exit, stderr := b.by(user, "undo", "--yes"); exit != 0 {
-			t.Fatalf("run %d: undo: %s", i, stderr)
+		ended[state]++
+		if state == remediate.Unfinished && !helperToo {
+			t.Errorf("run %d: half-made: %s", i, out)
+		}
+		if state == remediate.Applied || state == remediate.Unfinished {
+			if _, exit, stderr := b.by(user, "undo", "--yes"); exit != 0 {
+				t.Fatalf("run %d: %s: undo: %s", i, state, stderr)
+			}
 		}
 		if now := b.becomes(broken); now != broken {
-			t.Fatalf("run %d: %s:\n%s", i, last.State, diff(broken, now))
+			t.Fatalf("run %d: %s:\n%s", i, state, diff(broken, now))
 		}
 	}
+	t.Logf("seed %d: %v", seed, ended)
 }
 
 // nobody waits until no helper container is left.

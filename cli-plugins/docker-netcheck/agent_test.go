@@ -1,7 +1,6 @@
 package main
 
 import (
-	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -10,12 +9,9 @@ import (
 	"encoding/json"
 	"encoding/pem"
 	"errors"
-	"io"
 	"math/big"
 	"net"
-	"os"
 	"os/exec"
-	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -66,14 +62,25 @@ func newWays(t *testing.T, options lab.Options, path string) *bench {
 	}
 	b.must(b.host.StartDockerd(b.ctx, "-H", "unix:///var/run/docker.sock", "-H", tlsAddr, "--tlsverify",
 		"--tlscacert=/etc/docker/ca.pem", "--tlscert=/etc/docker/server.pem", "--tlskey=/etc/docker/server-key.pem"))
-	_, err := b.host.Sh(b.ctx, `useradd -m -s /bin/sh -G docker u
-mkdir -p /run/sshd /root/.ssh /home/u/.ssh
+	b.addUser()
+	_, err := b.host.Sh(b.ctx, `mkdir -p /run/sshd /root/.ssh /home/u/.ssh
 ssh-keygen -q -t ed25519 -N '' -f /root/.ssh/id_ed25519
 cp /root/.ssh/id_ed25519.pub /home/u/.ssh/authorized_keys
 printf 'StrictHostKeyChecking no\nUserKnownHostsFile /dev/null\nLogLevel ERROR\n' >/root/.ssh/config
 /usr/sbin/sshd`)
 	b.must(err)
 	return b
+}
+
+// addUser makes the user u, who may use docker and is not root.
+func (b *bench) addUser() {
+	b.t.Helper()
+	_, err := b.host.Sh(b.ctx, `echo u:x:1000:1000::/home/u:/bin/sh >>/etc/passwd
+echo 'u:*:20000:0:99999:7:::' >>/etc/shadow
+echo u:x:1000: >>/etc/group
+sed -i 's/^docker:.*/&u/' /etc/group
+install -d -o u -g u /home/u`)
+	b.must(err)
 }
 
 // certificates are those of an authority, a server and a client, as PEM by file name.
@@ -261,8 +268,3 @@ func everyWay(b *bench, f fault) {
 		b.t.Errorf("left: %s", left)
 	}
 }
-
-var _ = context.Background
-var _ = io.Copy
-var _ = os.Args
-var _ = slices.Contains[[]string]

@@ -12,8 +12,10 @@ package agent
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
+	"os/exec"
 
 	"github.com/docker/docker/client"
 
@@ -21,6 +23,10 @@ import (
 	"github.com/docker-netcheck/docker-netcheck/internal/netstate"
 	"github.com/docker-netcheck/docker-netcheck/remediate"
 )
+
+// ErrLost means that a helper that was to change something gave no answer: what became of that is told by
+// Runs.
+var ErrLost = errors.New("it is not known what became of it: docker netcheck history tells")
 
 // A Machine is the host of an engine: what can be read and changed there. Its methods are those of host
 // and remediate, with their errors; they are not for use side by side.
@@ -49,6 +55,9 @@ type Options struct {
 	Context string    // name of the docker context, for the snapshot
 	Address string    // of the engine, for Notes: "ssh://user@host"
 	Notes   io.Writer // gets a line when a helper is used, and why
+
+	// Guard returns the command that calls the function Guard for a helper of that name; nil: none.
+	Guard func(name string) *exec.Cmd
 }
 
 // Open finds out where the engine is and returns its host. It starts nothing: a helper is started when
@@ -67,20 +76,20 @@ func Open(ctx context.Context, docker client.APIClient, o Options) (Machine, err
 	}
 	place := host.Locate(ctx, docker)
 	if place.Here || o.Use == Never {
-		return &local{docker, o.Context, place.Elsewhere}, nil
+		return &local{docker, o.Context, place}, nil
 	}
 	return &remote{docker: docker, o: o, why: place.Why}, nil
 }
 
 // local is the host that this program runs on.
 type local struct {
-	docker    host.Docker
-	context   string
-	elsewhere string // why it is known not to be the engine's
+	docker  host.Docker
+	context string
+	place   host.Place
 }
 
 func (l *local) Collect(ctx context.Context, o host.Options) (*netstate.Snapshot, error) {
-	o.Docker, o.Context, o.Elsewhere = l.docker, l.context, l.elsewhere
+	o.Docker, o.Context, o.Place = l.docker, l.context, l.place
 	return host.Collect(ctx, o)
 }
 
@@ -90,8 +99,8 @@ func (l *local) facts() remediate.Facts { return host.Facts(host.EngineFacts(l.d
 
 // here refuses to change a host that is not the engine's.
 func (l *local) here() error {
-	if l.elsewhere != "" {
-		return fmt.Errorf("%s: nothing can be changed there with --agent %s", l.elsewhere, Never)
+	if l.place.Elsewhere != "" {
+		return fmt.Errorf("%s: nothing can be done there with --agent %s", l.place.Elsewhere, Never)
 	}
 	return nil
 }

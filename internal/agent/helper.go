@@ -99,12 +99,15 @@ type helper struct {
 }
 
 // start starts a helper. When ctx ends meanwhile, nothing of it is left.
-func start(ctx context.Context, docker client.APIClient, image, rights string) (_ *helper, err error) {
+func start(ctx context.Context, docker client.APIClient, o Options, image, rights string) (_ *helper, err error) {
 	h := &helper{docker: docker, name: newName(), rights: rights, said: &tail{}}
 	config, hostConfig := spec(image, rights)
 	// A request that is cut off may have been carried out: what was begun is waited for.
 	steady, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute)
 	defer cancel()
+	if o.Guard != nil {
+		defer newGuard(o.Guard(h.name)).dismiss()
+	}
 	created, err := docker.ContainerCreate(steady, config, hostConfig, nil, nil, h.name)
 	if err != nil {
 		return nil, err
@@ -180,19 +183,24 @@ func (h *helper) ask(ctx context.Context, q request) (*reply, error) {
 		select {
 		case got = <-done:
 		case <-time.After(patience):
-			if h.rights == changing {
-				return nil, fmt.Errorf("%w: the helper %s still takes back what it did: see docker netcheck history", ctx.Err(), h.name)
-			}
-			return nil, ctx.Err()
+			return nil, h.lost(q, ctx.Err())
 		}
 	}
-	if got.err != nil {
-		if ctx.Err() != nil {
-			return nil, ctx.Err()
-		}
-		return nil, h.silent(got.err)
+	switch {
+	case got.err != nil && ctx.Err() != nil:
+		return nil, h.lost(q, ctx.Err())
+	case got.err != nil:
+		return nil, h.lost(q, h.silent(got.err))
 	}
 	return got.reply, got.reply.Error.err()
+}
+
+// lost adds to the error of a request without an answer what that leaves open.
+func (h *helper) lost(q request, err error) error {
+	if q.Do == doApply || q.Do == doUndo {
+		return fmt.Errorf("%w: %w", err, ErrLost)
+	}
+	return err
 }
 
 // silent words the error of a helper that gave no answer.

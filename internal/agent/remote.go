@@ -39,10 +39,14 @@ func (r *remote) session(ctx context.Context, rights string) (*helper, error) {
 		if err != nil {
 			return nil, explain(err)
 		}
-		fmt.Fprintf(r.o.Notes, "docker netcheck: reading by a helper container on the engine's host: %s\n", r.why)
+		at := ""
+		if r.o.Address != "" {
+			at = " (" + r.o.Address + ")"
+		}
+		fmt.Fprintf(r.o.Notes, "docker netcheck: through a helper container on the engine's host%s: %s\n", at, r.why)
 		r.image = image
 	}
-	h, err := start(ctx, r.docker, r.image, rights)
+	h, err := start(ctx, r.docker, r.o, r.image, rights)
 	if err != nil {
 		return nil, explain(err)
 	}
@@ -100,13 +104,11 @@ func (r *remote) Apply(ctx context.Context, plan *remediate.Plan) (*remediate.Ru
 	if err != nil {
 		return nil, err
 	}
-	a, err := r.ask(ctx, changing, request{Do: doApply, Plan: document})
-	return runOf(a, err)
+	return runOf(r.ask(ctx, changing, request{Do: doApply, Plan: document}))
 }
 
 func (r *remote) Undo(ctx context.Context, id string) (*remediate.Run, error) {
-	a, err := r.ask(ctx, changing, request{Do: doUndo, Run: id})
-	return runOf(a, err)
+	return runOf(r.ask(ctx, changing, request{Do: doUndo, Run: id}))
 }
 
 // runOf returns the run of a reply: one that was rolled back comes with an error.

@@ -2,6 +2,7 @@ package host
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -31,6 +32,7 @@ type Dialer interface {
 // A Place says where an engine is, as seen from this program.
 type Place struct {
 	Here      bool   // on this host, and this program can read and change all of it
+	PID       int    // of dockerd, if it is Here; 0: not known
 	Why       string // it is not Here: a clause
 	Elsewhere string // it is known not to be on this host: the same clause; "" if that is not known
 }
@@ -63,7 +65,7 @@ func (m machine) locate(ctx context.Context, engine Dialer) Place {
 	case *net.TCPConn:
 		pid, err = m.tcpServer(ctx, conn, c)
 	default:
-		err = errors.New("the engine is reached by another program") // ssh
+		err = errors.New("the engine is reached through another program") // ssh
 	}
 	if err != nil {
 		why := err.Error()
@@ -96,7 +98,7 @@ func (m machine) locate(ctx context.Context, engine Dialer) Place {
 	case !same:
 		return Place{Why: "dockerd has another root directory than this program"}
 	}
-	return Place{Here: true}
+	return Place{Here: true, PID: pid}
 }
 
 // unixServer returns the dockerd that serves a connection to a Unix socket.
@@ -108,7 +110,7 @@ func (m machine) unixServer(c *net.UnixConn) (int, error) {
 	case pid == 0:
 		return 0, errors.New("the engine's socket is served by a process outside of our PID namespace")
 	case pid != 1:
-		return 0, fmt.Errorf("the engine's socket is served by %s (PID %d), not by dockerd", m.comm(pid), pid)
+		return 0, fmt.Errorf("the engine's socket is served by %s (PID %d), not by dockerd", cmp.Or(m.comm(pid), "a program that has ended"), pid)
 	}
 	// The service manager made the socket, and handed it to dockerd.
 	inode, err := m.listeningInode(c.RemoteAddr().String())

@@ -1,0 +1,188 @@
+package main
+
+import (
+	"encoding/json"
+	"io"
+	"net"
+	"net/http"
+	"os/exec"
+	"strings"
+	"testing"
+
+	"github.com/docker-netcheck/docker-netcheck/internal/lab"
+)
+
+// TestWhere has two hosts: a healthy one, where root calls, and a broken one, whose engine is meant. The
+// healthy one must never be judged in place of the other.
+func TestWhere(t *testing.T) {
+	lab.Need(t)
+	path := buildPlugin(t)
+	here, there := newWays(t, lab.Options{Suite: lab.Bookworm}, path), newWays(t, lab.Options{Suite: lab.Forky}, path)
+	for _, b := range []*bench{here, there} {
+		b.web([]string{"-p", "80:80"}, nil)
+	}
+	there.inject(`iptables -I DOCKER-USER -p tcp --dport 80 -j DROP`)
+	want, _ := there.judgedBy(asRoot, "web")
+
+	// What the two hosts have between them: here's :2222 is there's sshd, here's :2376 there's engine.
+	for from, to := range map[string]string{":2222": ":22", ":2377": ":2376"} {
+		here.relay(lab.HostAddr+from, there, lab.HostAddr+to)
+	}
+	key, err := here.host.Sh(here.ctx, "cat /root/.ssh/id_ed25519.pub")
+	here.must(err)
+	there.must(there.host.WriteFile(there.ctx, "/home/u/.ssh/authorized_keys", key))
+	for name, text := range map[string]string{"ca.pem": "", "client.pem": "", "client-key.pem": ""} {
+		text, err = there.host.Sh(there.ctx, "cat /etc/docker/"+name)
+		there.must(err)
+		here.must(here.host.WriteFile(here.ctx, "/root/there/"+name, text))
+	}
+	// A socket here that leads there.
+	_, err = here.host.Sh(here.ctx, "ssh -fNT -L /run/there.sock:/var/run/docker.sock -p 2222 u@"+lab.HostAddr)
+	here.must(err)
+
+	docker := func(options ...string) way {
+		return way{strings.Join(options, " "), func(b *bench, args ...string) *exec.Cmd {
+			return b.host.Command(b.ctx, "docker", append(options, args...)...)
+		}}
+	}
+	for _, w := range []way{
+		docker("-H", "ssh://u@"+lab.HostAddr+":2222"),
+		docker("-H", "tcp://"+lab.HostAddr+":2377", "--tlsverify", "--tlscacert=/root/there/ca.pem", "--tlscert=/root/there/client.pem", "--tlskey=/root/there/client-key.pem"),
+		docker("-H", "unix:///run/there.sock"),
+	} {
+		t.Run(w.name, func(t *testing.T) {
+			if got, exit := here.judgedBy(w, "web"); got != want || exit != 1 {
+				t.Errorf("exit status %d:\n%s", exit, diff(want, got))
+			}
+			// Without a helper the host is not known: that is said, and nothing is judged by it.
+			out, exit, stderr := here.by(w, "--agent", "never", "web")
+			if exit != 2 || !strings.Contains(out, "UNKNOWN") {
+				t.Errorf("--agent never: exit status %d\n%s%s", exit, out, stderr)
+			}
+			if out, exit, _ := here.by(w, "--agent", "never", "undo", "--yes"); exit == 0 {
+				t.Errorf("--agent never undo: exit status %d: %s", exit, out)
+			}
+		})
+	}
+	if left := append(here.helpers(), there.helpers()...); len(left) > 0 {
+		t.Errorf("left: %s", left)
+	}
+	if images, _ := here.host.Docker(here.ctx, "images", "-q", "docker-netcheck-agent"); images != "" {
+		t.Errorf("the engine here got an image: %s", images)
+	}
+
+	// Root in a container that has the host's network and PID namespace and the engine's socket, but
+	// another root directory.
+	t.Run("container", func(t *testing.T) {
+		out, exit := here.run("docker", "run", "--rm", "--network", "host", "--pid", "host", "--cap-add", "SYS_PTRACE", "--cap-add", "SYS_ADMIN", "--cap-add", "NET_ADMIN",
+			"-v", "/var/run/docker.sock:/var/run/docker.sock", "-v", lab.PluginPath+":/docker-netcheck", lab.Image,
+			"/docker-netcheck", "--format", "json", "web")
+		if exit != 0 || !strings.Contains(here.stderr, "helper container") {
+			t.Errorf("exit status %d: %s%s", exit, out, here.stderr)
+		}
+	})
+	// Where we are root on the engine's own host there is no helper.
+	t.Run("local", func(t *testing.T) {
+		for _, w := range []way{asRoot, docker("-H", "tcp://"+lab.HostAddr+":2376", "--tlsverify",
+			"--tlscacert=/etc/docker/ca.pem", "--tlscert=/etc/docker/client.pem", "--tlskey=/etc/docker/client-key.pem")} {
+			if _, exit, stderr := here.by(w, "web"); exit != 0 || stderr != "" {
+				t.Errorf("%s: exit status %d: %s", w.name, exit, stderr)
+			}
+		}
+	})
+}
+
+// relay makes connections to an address of this host end at an address of another one.
+func (b *bench) relay(from string, other *bench, to string) {
+	b.t.Helper()
+	l, err := b.host.Listen(from)
+	b.must(err)
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				defer c.Close()
+				d, err := other.host.Dial(other.ctx, "tcp", to)
+				if err != nil {
+					return
+				}
+				defer d.Close()
+				go func() {
+					io.Copy(d, c)
+					d.(*net.TCPConn).CloseWrite()
+				}()
+				io.Copy(c, d)
+			}()
+		}
+	}()
+}
+
+// TestRefused runs where the helper cannot be had: that is netcheck's own error, with its cause.
+func TestRefused(t *testing.T) {
+	lab.Need(t)
+	path := buildPlugin(t)
+	user := ways[0]
+	start := func(t *testing.T, prepare func(b *bench), args ...string) *bench {
+		b := newBench(t, lab.Options{NoDockerd: true}, path)
+		b.addUser()
+		prepare(b)
+		b.must(b.host.StartDockerd(b.ctx, args...))
+		b.web([]string{"-p", "80:80"}, nil)
+		return b
+	}
+	expect := func(b *bench, words string, args ...string) {
+		b.t.Helper()
+		out, exit, stderr := b.by(user, append(args, "web")...)
+		if exit != exitError || out != "" || !strings.Contains(stderr, words) {
+			b.t.Errorf("exit status %d, want %d and %q:\n%s%s", exit, exitError, words, out, stderr)
+		}
+		if left := b.helpers(); len(left) > 0 {
+			b.t.Errorf("left: %s", left)
+		}
+	}
+	t.Run("authorization", func(t *testing.T) {
+		t.Parallel()
+		b := start(t, func(b *bench) {
+			_, err := b.host.Sh(b.ctx, "mkdir -p /run/docker/plugins")
+			b.must(err)
+			l, err := net.Listen("unix", b.host.Path("/run/docker/plugins/no.sock"))
+			b.must(err)
+			t.Cleanup(func() { l.Close() })
+			go http.Serve(l, http.HandlerFunc(noHostNamespaces))
+		}, "--authorization-plugin=no")
+		expect(b, "no host namespaces here")
+	})
+	t.Run("disk", func(t *testing.T) {
+		t.Parallel()
+		b := start(t, func(b *bench) {
+			_, err := b.host.Sh(b.ctx, "mount -t tmpfs -o size=16m tmpfs /var/lib/docker")
+			b.must(err)
+		})
+		expect(b, "no space left on device")
+	})
+	t.Run("image", func(t *testing.T) {
+		t.Parallel()
+		b := start(t, func(*bench) {})
+		expect(b, "--agent-image nobody/has:it: the engine does not have it", "--agent-image", "nobody/has:it")
+		expect(b, "netcheck-agent-serve", "--agent-image", lab.Image)
+	})
+}
+
+// noHostNamespaces is an authorisation plugin that allows no container to be made with the host's
+// network. Source: docs.docker.com/engine/extend/plugins_authorization.
+func noHostNamespaces(w http.ResponseWriter, r *http.Request) {
+	if r.URL.Path == "/Plugin.Activate" {
+		io.WriteString(w, `{"Implements":["authz"]}`)
+		return
+	}
+	var q struct {
+		RequestURI  string `json:"RequestUri"`
+		RequestBody []byte
+	}
+	json.NewDecoder(r.Body).Decode(&q)
+	no := strings.Contains(q.RequestURI, "/containers/create") && strings.Contains(string(q.RequestBody), `"NetworkMode":"host"`)
+	json.NewEncoder(w).Encode(map[string]any{"Allow": !no, "Msg": "no host namespaces here"})
+}

@@ -45,7 +45,7 @@ lab-deps: # install what the lab needs, if anything is missing
 	  $(SUDO) apt-get update -qq && $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing >/dev/null; fi
 
 docs: ## write docs/checks.md anew from the checks' own words
-	go test ./checks -run TestDocs -update
+	go test ./cli-plugins/docker-netcheck -run TestChecksPage -update
 
 clean: ## remove what was built
 	rm -rf bin dist

@@ -23,6 +23,7 @@ sends it elsewhere. What depends on chance, time or content, or is not understoo
 			finding := found(stop)
 			if stop.Owner != "" && !finding.Unknown {
 				finding.Advice = advice(stop)
+				finding.Fix = passBefore(h, t, stop)
 			}
 			findings = append(findings, finding)
 		}

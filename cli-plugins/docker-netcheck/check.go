@@ -45,6 +45,9 @@ type checkOptions struct {
 	persist bool
 	allow   []string
 
+	planFile  string // --plan
+	applyFile string // --apply
+
 	format  string
 	quiet   bool
 	noTrunc bool
@@ -79,6 +82,12 @@ Exit status: 0 all well, 1 something is wrong, 2 something could not be judged, 
 
 		RunE: func(cmd *cobra.Command, args []string) error {
 			options.containers = args
+			if options.applyFile != "" {
+				if err := options.completeApply(cmd); err != nil {
+					return usage(cmd, "%w", err)
+				}
+				return exit.of(runApply, cmd, dockerCLI, &options)
+			}
 			if err := options.complete(); err != nil {
 				return usage(cmd, "%w", err)
 			}
@@ -102,7 +111,7 @@ Exit status: 0 all well, 1 something is wrong, 2 something could not be judged, 
 	flags.StringVar(&options.port, "port", "", `Judge this port of the container only (e.g., "80/tcp")`)
 	flags.StringVar(&options.client, "client", "", `Where the client is ("outside", "host", "localhost" or an address)`)
 	flags.StringVar(&options.iface, "iface", "", "Network interface by which the outside client comes in")
-	flags.StringVar(&options.to, "to", "", "Judge the way to this address instead (ADDR or ADDR:PORT)")
+	flags.StringVar(&options.to, "to", "", "Judge the way to this container or address instead (CONTAINER[:PORT] or ADDR[:PORT])")
 	flags.DurationVar(&options.wait, "wait", 0, "Judge again until all is well, for at most this long")
 	flags.DurationVar(&options.timeout, "timeout", 20*time.Second, "What was not read by then is unknown")
 	flags.StringVar(&options.from, "from", "", `Judge a saved snapshot instead of this host ("-" for STDIN)`)
@@ -113,6 +122,8 @@ Exit status: 0 all well, 1 something is wrong, 2 something could not be judged, 
 	flags.BoolVarP(&options.yes, "yes", "y", false, "Do not ask (with --fix)")
 	flags.BoolVar(&options.persist, "persist", false, "Make the fixes last over a reboot too (with --fix)")
 	flags.StringSliceVar(&options.allow, "allow", nil, `Allow fixes that "open" what was closed, or "disrupt" traffic`)
+	flags.StringVar(&options.planFile, "plan", "", "Write the plan to this file, change nothing")
+	flags.StringVar(&options.applyFile, "apply", "", "Make the plan of this file, which --plan wrote")
 	flags.StringVar(&options.format, "format", "", `Format output: "table", "json", or a Go template for each target`)
 	flags.BoolVarP(&options.quiet, "quiet", "q", false, "Print only the names of containers that fail")
 	flags.BoolVar(&options.noTrunc, "no-trunc", false, "Do not shorten long lines")
@@ -136,6 +147,7 @@ Exit status: 0 all well, 1 something is wrong, 2 something could not be judged, 
 		newHistoryCommand(dockerCLI, exit),
 		newExplainCommand(dockerCLI, exit),
 		newSnapshotCommand(dockerCLI, exit),
+		newTraceCommand(dockerCLI, exit),
 		newVersionCommand(dockerCLI, exit),
 	)
 	return cmd
@@ -182,8 +194,10 @@ func (o *checkOptions) complete() error {
 		return errors.New("requires at least 1 container, or --all, or --filter")
 	case selected && (o.all || filtered):
 		return errors.New("containers are given by name, or by --all and --filter, not both")
-	case (o.yes || o.persist) && !o.fix:
+	case o.yes && !o.fix || o.persist && !o.fix && o.planFile == "":
 		return errors.New("--yes and --persist go with --fix")
+	case o.fix && o.planFile != "":
+		return errors.New("--plan writes down what --fix would do: give one of them")
 	case o.fix && o.dryRun:
 		return errors.New("--fix makes the changes that --dry-run shows: give one of them")
 	case o.quiet && o.format != "":
@@ -215,25 +229,11 @@ func (o *checkOptions) complete() error {
 	}
 	o.ask.Iface = o.iface
 	if o.to != "" {
-		to, err := parseTo(o.to)
-		if err != nil {
+		if err := askTo(&o.ask, o.to); err != nil {
 			return err
 		}
-		o.ask.To = to
 	}
 	return o.chooseSuite()
-}
-
-// parseTo reads ADDR or ADDR:PORT.
-func parseTo(text string) (netip.AddrPort, error) {
-	if addr, err := netip.ParseAddr(text); err == nil {
-		return netip.AddrPortFrom(addr.Unmap(), 0), nil
-	}
-	to, err := netip.ParseAddrPort(text)
-	if err != nil {
-		return netip.AddrPort{}, fmt.Errorf("--to %q: is neither an address nor ADDR:PORT", text)
-	}
-	return netip.AddrPortFrom(to.Addr().Unmap(), to.Port()), nil
 }
 
 // chooseSuite applies --only and --skip.
@@ -268,7 +268,7 @@ func (o *checkOptions) read(ctx context.Context) (*netstate.Snapshot, error) {
 	ctx, cancel := context.WithTimeout(ctx, o.timeout)
 	defer cancel()
 	return o.machine.Collect(ctx, host.Options{
-		Containers: o.containers, All: o.all, Filters: o.filter.Value(), Parts: o.needs(),
+		Containers: o.collected(), All: o.all, Filters: o.filter.Value(), Parts: o.needs(),
 	})
 }
 
@@ -331,7 +331,7 @@ func check(ctx context.Context, dockerCLI command.Cli, o *checkOptions) (int, er
 
 // finish prints what was found, or shows and makes its fixes.
 func (o *checkOptions) finish(ctx context.Context, dockerCLI command.Cli, found *judged) (int, error) {
-	if o.fix || o.dryRun {
+	if o.fix || o.dryRun || o.planFile != "" {
 		return runFix(ctx, dockerCLI, o, found)
 	}
 	if _, err := o.plan(found); err != nil {

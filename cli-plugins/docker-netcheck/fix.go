@@ -55,6 +55,11 @@ func runFix(ctx context.Context, dockerCLI command.Cli, o *checkOptions, found *
 		}
 		newPrinter(dockerCLI.Out(), o).plan(plan, refused)
 	}
+	if o.planFile != "" {
+		if err := writePlan(o.planFile, plan); err != nil {
+			return 0, err
+		}
+	}
 	notMade := func(status int) (int, error) {
 		if text {
 			return status, nil
@@ -64,7 +69,7 @@ func runFix(ctx context.Context, dockerCLI command.Cli, o *checkOptions, found *
 		}
 		return status, o.print(dockerCLI, found)
 	}
-	if o.dryRun || len(plan.Steps) == 0 {
+	if !o.fix || len(plan.Steps) == 0 {
 		return notMade(statusOf(found.report))
 	}
 	if !o.yes {

@@ -92,21 +92,30 @@ func find(s *netstate.Snapshot, name string) (string, error) {
 	return "", fmt.Errorf("holds no container %q: it holds %s", name, list)
 }
 
-// checkFile judges a saved snapshot. It asks no engine and touches no host.
+// checkFile judges a saved snapshot and prints the report.
 func checkFile(ctx context.Context, dockerCLI command.Cli, o *checkOptions) (int, error) {
-	s, err := readSnapshot(o.from)
+	found, err := o.judgeFile()
 	if err != nil {
 		return 0, err
 	}
+	return o.finish(ctx, dockerCLI, found)
+}
+
+// judgeFile judges a saved snapshot. It asks no engine and touches no host.
+func (o *checkOptions) judgeFile() (*judged, error) {
+	s, err := readSnapshot(o.from)
+	if err != nil {
+		return nil, err
+	}
 	if err := ask(s, o.containers); err != nil {
-		return 0, fmt.Errorf("snapshot %s: %w", o.from, err)
+		return nil, fmt.Errorf("snapshot %s: %w", o.from, err)
 	}
 	found, err := o.judgeSnapshot(s)
 	if err != nil {
-		return 0, err
+		return nil, err
 	}
 	for _, path := range s.Ignored {
 		found.report.Notes = append(found.report.Notes, "the snapshot says "+clean(path)+", which this docker netcheck does not know: a later one wrote it")
 	}
-	return o.finish(ctx, dockerCLI, found)
+	return found, nil
 }

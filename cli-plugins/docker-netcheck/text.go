@@ -171,6 +171,9 @@ func (p *printer) cause(label string, cause checks.Cause) {
 	f := cause.Finding
 	p.field(label, p.paint("1", clean(cause.Problem))+": "+clean(cause.Object))
 	for _, evidence := range f.Evidence {
+		if evidence == cause.Object {
+			continue // said already
+		}
 		p.line("          %s", p.paint("2", clean(evidence)))
 	}
 	if f.Hits != "" {

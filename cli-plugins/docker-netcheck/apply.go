@@ -1,0 +1,99 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+
+	"github.com/docker/cli/cli/command"
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"github.com/docker-netcheck/docker-netcheck/internal/agent"
+	"github.com/docker-netcheck/docker-netcheck/remediate"
+)
+
+// writePlan writes a plan where --apply can read it.
+func writePlan(path string, plan *remediate.Plan) error {
+	data, err := json.MarshalIndent(plan, "", " ")
+	if err != nil {
+		return err
+	}
+	if err := os.WriteFile(path, append(data, '\n'), 0o600); err != nil {
+		return fmt.Errorf("plan: %w", err)
+	}
+	return nil
+}
+
+// applyOptions are the options that go with --apply: the plan says all the rest.
+var applyOptions = []string{"apply", "yes", "persist", "allow", "agent", "agent-image"}
+
+// completeApply checks the options that were given with --apply.
+func (o *checkOptions) completeApply(cmd *cobra.Command) error {
+	if len(o.containers) > 0 {
+		return errors.New("--apply makes a plan as it stands: it takes no container")
+	}
+	var wrong error
+	cmd.LocalFlags().Visit(func(f *pflag.Flag) {
+		if wrong == nil && f.Changed && !slices.Contains(applyOptions, f.Name) {
+			wrong = fmt.Errorf("--apply and --%s exclude each other", f.Name)
+		}
+	})
+	return wrong
+}
+
+// runApply makes a plan that --plan wrote. Each of its steps is refused if its thing has changed since.
+func runApply(ctx context.Context, dockerCLI command.Cli, o *checkOptions) (int, error) {
+	data, err := os.ReadFile(o.applyFile)
+	if err != nil {
+		return 0, fmt.Errorf("plan: %w", err)
+	}
+	plan, err := remediate.ParsePlan(data)
+	if err != nil {
+		return 0, fmt.Errorf("%s: %w", o.applyFile, err)
+	}
+	switch {
+	case plan.Opens && !slices.Contains(o.allow, "open"):
+		return refusedApply(dockerCLI, errors.New("it opens what may be closed on purpose: add --allow open"))
+	case plan.Disrupts && !slices.Contains(o.allow, "disrupt"):
+		return refusedApply(dockerCLI, errors.New("it interrupts traffic: add --allow disrupt"))
+	}
+	p := newPrinter(dockerCLI.Out(), o)
+	p.plan(plan, nil)
+	if len(plan.Steps) == 0 {
+		return exitWell, nil
+	}
+	if !o.yes {
+		if !dockerCLI.In().IsTerminal() {
+			return 0, errors.New("nothing was changed: there is no terminal to ask on; --yes makes the plan without asking")
+		}
+		agreed, err := confirm(ctx, dockerCLI.In(), dockerCLI.Err(), "Make these changes?")
+		if err != nil {
+			return 0, err
+		}
+		if !agreed {
+			fmt.Fprintln(dockerCLI.Err(), "nothing was changed")
+			return exitFault, nil
+		}
+	}
+	return o.reach.with(ctx, dockerCLI, func(machine agent.Machine) (int, error) {
+		run, err := machine.Apply(ctx, plan)
+		if errors.Is(err, agent.ErrLost) || ctx.Err() != nil {
+			return 0, err
+		}
+		if err != nil {
+			return refusedApply(dockerCLI, err)
+		}
+		p.made(run)
+		return exitWell, nil
+	})
+}
+
+// refusedApply says why nothing was changed.
+func refusedApply(dockerCLI command.Cli, err error) (int, error) {
+	fmt.Fprintf(dockerCLI.Err(), "docker netcheck: nothing was changed: %s\n", clean(err.Error()))
+	return exitFault, nil
+}

@@ -198,7 +198,11 @@ func unknownToIptables(p savedPart) bool {
 }
 
 func (r *savedRule) takeTarget(name string, jump bool) bool {
-	if r.target.name != name || r.target.jump != jump || unknownToIptables(r.target) {
+	said := r.target.name
+	if said == "NOTRACK" && name == "CT" { // -j NOTRACK is an alias
+		said = name
+	}
+	if said != name || r.target.jump != jump || unknownToIptables(r.target) {
 		return false
 	}
 	r.target = savedPart{}

@@ -1,26 +1,189 @@
 package probe
 
 import (
+	"context"
 	"net/netip"
+	"slices"
+	"strings"
 	"testing"
+
+	"github.com/cilium/ebpf/asm"
 
 	"github.com/docker-netcheck/docker-netcheck/internal/lab"
 	"github.com/docker-netcheck/docker-netcheck/internal/netstate"
+	"github.com/docker-netcheck/docker-netcheck/internal/packet"
 )
 
 // nobody is the probe's client: an address that no machine of the lab has, and the host reaches by its
 // default route as it does the far client's.
 var nobody, nobody6 = netip.MustParseAddr("192.0.2.77"), netip.MustParseAddr("2001:db8:77::9")
 
-func TestHealthy(t *testing.T) {
-	h := lab.New(t, lab.Options{})
-	if err := h.Web(t.Context(), "web", "-p", "8080:80"); err != nil {
-		t.Fatal(err)
-	}
-	a := observeIn(t, h, "web", insideTarget{From: netstate.FromOutside, Client: nobody}, insideTarget{From: netstate.FromHost}, insideTarget{From: netstate.FromLocalhost})
-	for i, o := range a.Observations {
-		if a.Errors[i] != "" || o.Outcome != Connected {
-			t.Errorf("%d: %s %+v", i, a.Errors[i], o)
+// outcomes are the lab's words for what a real client meets.
+var outcomes = map[Outcome]string{Connected: "ok", Answered: "ok", Refused: "refused", Unreachable: "unreachable", Silent: "timeout"}
+
+// A fault is a way to break a host, and what a probe from outside sees of it.
+type fault struct {
+	name    string
+	options lab.Options
+	web     []string // options of docker run; "-p 8080:80" if none
+	script  string   // run on the host
+	inside  string   // run in the container's namespace
+	v6      bool
+	port    string // of the host; "8080" if none
+	outcome Outcome
+	last    packet.Hop // the last hop on the way in that is seen; "" is not looked at
+	rule    string     // a part of the rule that drops
+	reason  string     // one of the kernel's reasons
+	other   bool       // the reply leaves by another uplink: the real client gets none
+}
+
+var faults = []fault{
+	{name: "healthy", outcome: Connected, last: packet.Container},
+	{name: "ip_forward", script: "sysctl -qw net.ipv4.ip_forward=0", outcome: Silent, reason: "IP"},
+	{name: "drop", script: "iptables -I DOCKER-USER -p tcp --dport 80 -j DROP", outcome: Silent, last: packet.Accept,
+		rule: "DOCKER-USER 1: -p tcp -m tcp --dport 80 -j DROP", reason: "NETFILTER_DROP"},
+	{name: "drop in raw", script: "iptables -t raw -A PREROUTING -p tcp --dport 8080 -j DROP", outcome: Silent, last: packet.DNAT, rule: "raw PREROUTING 1: "},
+	{name: "drop of the reply", script: "iptables -I DOCKER-USER -p tcp --sport 80 -j DROP", outcome: Silent, last: packet.Container,
+		rule: "DOCKER-USER 1: -p tcp -m tcp --sport 80 -j DROP"},
+	{name: "reject", script: "iptables -I DOCKER-USER -j REJECT", outcome: Refused, last: packet.Accept},
+	{name: "reject with reset", script: "iptables -I DOCKER-USER -p tcp -j REJECT --reject-with tcp-reset", outcome: Refused, last: packet.Accept},
+	{name: "reject prohibited", script: "iptables -I DOCKER-USER -j REJECT --reject-with icmp-admin-prohibited", outcome: Unreachable, last: packet.Accept},
+	{name: "nft drop", script: "nft 'add table inet mine; add chain inet mine f { type filter hook forward priority 10; }; add rule inet mine f tcp dport 80 drop'",
+		outcome: Silent, rule: "nft inet mine f handle 2: tcp dport 80 drop"},
+	{name: "no default route", script: "ip route del default", outcome: Silent},
+	{name: "strict rp_filter", script: "ip link add other0 type veth peer name other1; ip addr add 10.9.9.1/24 dev other0; ip link set other0 up; ip link set other1 up;" +
+		"ip route replace default via 10.9.9.2; sysctl -qw net.ipv4.conf.all.rp_filter=1", outcome: Silent, reason: "RPFILTER"},
+	{name: "another way back", script: "ip link add other0 type veth peer name other1; ip addr add 10.9.9.1/24 dev other0; ip link set other0 up; ip link set other1 up;" +
+		"ip neigh add 10.9.9.2 dev other0 lladdr 02:00:00:00:00:99; ip route replace default via 10.9.9.2", outcome: Connected, other: true},
+	{name: "nothing listens", web: []string{"-p", "8080:81"}, outcome: Refused, last: packet.Socket, reason: "NO_SOCKET"},
+	{name: "paused", script: "docker pause web", outcome: Connected},
+	{name: "docker-proxy", options: lab.Options{Daemon: map[string]any{"iptables": false}}, outcome: Connected},
+	{name: "drop in the container", inside: "iptables -A INPUT -p tcp --dport 80 -j DROP", outcome: Silent, last: packet.Container, reason: "NETFILTER_DROP"},
+	{name: "not in its bridge", script: "ip link set $(ls /sys/class/net/docker0/brif) nomaster", outcome: Unreachable},
+	{name: "IPv6", options: lab.Options{IPv6: true, Daemon: v6Daemon}, v6: true, outcome: Connected, last: packet.Container},
+	{name: "IPv6 drop", options: lab.Options{IPv6: true, Daemon: v6Daemon}, v6: true, script: "ip6tables -I FORWARD -j DROP", outcome: Silent,
+		last: packet.Accept, rule: "ip6tables filter FORWARD 1: -j DROP"},
+	{name: "IPv6 reject", options: lab.Options{IPv6: true, Daemon: v6Daemon}, v6: true, script: "ip6tables -I FORWARD -j REJECT", outcome: Refused},
+	{name: "IPv6 forwarding", options: lab.Options{IPv6: true, Daemon: v6Daemon}, v6: true, script: "sysctl -qw net.ipv6.conf.all.forwarding=0", outcome: Silent},
+	{name: "firewalld", options: lab.Options{Firewalld: true}, outcome: Connected},
+}
+
+var v6Daemon = map[string]any{"ipv6": true, "fixed-cidr-v6": "fd00:d0c::/64", "ip6tables": true, "experimental": true}
+
+// TestAsARealClient holds the probe against a client on the segment: it meets the same, and the segment
+// never sees a frame of the probe.
+func TestAsARealClient(t *testing.T) {
+	for _, suite := range []string{lab.Bookworm, lab.Forky} {
+		for _, f := range faults {
+			t.Run(suite+"/"+f.name, func(t *testing.T) { f.test(t, suite) })
 		}
 	}
+}
+
+func (f fault) test(t *testing.T, suite string) {
+	o := f.options
+	o.Suite = suite
+	h := lab.New(t, o)
+	web := f.web
+	if web == nil {
+		web = []string{"-p", "8080:80"}
+	}
+	if err := h.Web(t.Context(), "web", web...); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := h.Sh(t.Context(), f.script); err != nil {
+		t.Fatal(err)
+	}
+	if f.inside != "" {
+		c, err := h.Container(t.Context(), "web")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := c.Sh(t.Context(), f.inside); err != nil {
+			t.Fatal(err)
+		}
+	}
+	addr, client := lab.HostAddr+":8080", nobody
+	if f.v6 {
+		addr, client = "["+lab.HostAddr6+"]:8080", nobody6
+	}
+	met := lab.Outcome(h.Far(f.v6).Connect(t.Context(), addr))
+
+	segment := listenOnSegment(t, h)
+	before := leftovers(t, h)
+	a := observeIn(t, h, "web", insideTarget{From: netstate.FromOutside, Client: client, V6: f.v6})
+	if a.Errors[0] != "" {
+		t.Fatal(a.Errors[0])
+	}
+	if after := leftovers(t, h); after != before {
+		t.Errorf("before:\n%s\nafter:\n%s", before, after)
+	}
+	segment(client)
+
+	seen := a.Observations[0]
+	if seen.Outcome != f.outcome {
+		t.Errorf("the probe met %s (%s), should %s", seen.Outcome, seen.Answer, f.outcome)
+	}
+	if got := outcomes[seen.Outcome]; got != met && !f.other {
+		t.Errorf("the probe met %s (%s), a real client %s", got, seen.Answer, met)
+	}
+	if f.other && (slices.Contains(seen.ReplyBy, "eth0") || len(seen.ReplyBy) != 1 || met != "timeout") {
+		t.Errorf("the reply left by %v; a real client met %s", seen.ReplyBy, met)
+	}
+	if f.last != "" && seen.Last() != f.last {
+		t.Errorf("last seen at %s, should be %s", seen.Last(), f.last)
+	}
+	if f.rule != "" && !slices.ContainsFunc(seen.Rules, func(r Rule) bool { return r.Verdict == "drop" && strings.Contains(r.Object, f.rule) }) {
+		t.Errorf("no rule %q that drops in %+v", f.rule, seen.Rules)
+	}
+	if f.reason != "" && !slices.ContainsFunc(seen.Drops, func(d Drop) bool { return strings.Contains(d.Reason, f.reason) }) {
+		t.Errorf("no drop %q in %+v", f.reason, seen.Drops)
+	}
+	for what, why := range seen.Missing {
+		t.Errorf("%s: %s", what, why)
+	}
+	trace := packet.New(a.Snapshot).Walk(seen.Target)
+	v := Compare(trace, seen)
+	t.Logf("%s: %s (last %s)", v.Result, v.Why, v.Last)
+	for _, d := range seen.Drops {
+		t.Logf("%s %s %s %s: %s", d.Hop, d.Reason, d.Function, d.Where, d.Text)
+	}
+}
+
+// listenOnSegment listens on the real client's link. The function that it returns fails the test if a
+// frame from or to the address, or about it, was there.
+func listenOnSegment(t *testing.T, h *lab.Host) func(netip.Addr) {
+	t.Helper()
+	var all *tap
+	err := h.Clients[0].Do(func() (err error) {
+		all, err = openTap(place{link: "eth0"}, func(int32) asm.Instructions {
+			return asm.Instructions{asm.Mov.Imm(asm.R0, 0xffff), asm.Return()}
+		})
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { all.Close() })
+	return func(addr netip.Addr) {
+		t.Helper()
+		raw := string(addr.AsSlice())
+		for _, s := range all.drain() {
+			if strings.Contains(string(s.data), raw) {
+				t.Errorf("on the segment: %s", decode(s.data, true))
+			}
+		}
+	}
+}
+
+// leftovers lists whatever a probe might leave on a host.
+func leftovers(t *testing.T, h *lab.Host) string {
+	t.Helper()
+	out, err := h.Sh(context.WithoutCancel(t.Context()), `
+		ls /sys/class/net; tc qdisc show; for l in $(ls /sys/class/net); do tc filter show dev $l ingress; tc filter show dev $l egress; done
+		nft list tables; ip route show table all | grep -v expires; ip -6 rule; ip rule; ip neigh show nud permanent; ip -o addr | sed 's/ *valid_lft.*//'`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return out
 }

@@ -3,6 +3,7 @@ package probe
 import (
 	"encoding/binary"
 	"net/netip"
+	"slices"
 
 	"github.com/cilium/ebpf/asm"
 	"golang.org/x/sys/unix"
@@ -45,6 +46,26 @@ func newMatcher(f Flow, servers []uint16) matcher {
 
 // echo says whether the flow is one of ICMP echo messages.
 func (m matcher) echo() bool { return m.proto == unix.IPPROTO_ICMP || m.proto == unix.IPPROTO_ICMPV6 }
+
+// owns says whether a decoded packet is the flow's: what the programs say, outside of the kernel.
+func (m matcher) owns(f *frame) bool {
+	if f == nil {
+		return false
+	}
+	at := func(own, other netip.AddrPort) bool {
+		if m.client.IsValid() {
+			return own.Addr() == m.client && own.Port() == m.port
+		}
+		return own.Port() == m.port && slices.Contains(m.server, other.Port())
+	}
+	switch {
+	case f.quoted != nil:
+		return m.owns(f.quoted)
+	case m.echo():
+		return f.proto == "icmp" && f.id == m.port
+	}
+	return f.proto == map[uint8]string{unix.IPPROTO_TCP: "tcp", unix.IPPROTO_UDP: "udp"}[m.proto] && (at(f.src, f.dst) || at(f.dst, f.src))
+}
 
 // Labels that the matcher jumps to. The program around it defines them.
 const (
@@ -254,9 +275,8 @@ func (m matcher) icmp(load loader) asm.Instructions {
 	ins = append(ins, load(regL4, 8, stackInner, size)...)
 	ins = append(ins,
 		asm.LoadMem(asm.R1, asm.RFP, stackInner, asm.Byte),
-		asm.Mov.Reg(asm.R2, asm.R1),
-		asm.And.Imm(asm.R2, 0xf0),
-		asm.JNE.Imm(asm.R2, version, noMatch))
+		asm.And.Imm(asm.R1, 0xf0),
+		asm.JNE.Imm(asm.R1, version, noMatch))
 	if m.client.IsValid() {
 		ins = append(ins, m.compareAddr(src, noMatch)...)
 	}
@@ -266,6 +286,7 @@ func (m matcher) icmp(load loader) asm.Instructions {
 			asm.Add.Imm(regL4, 48))
 	} else {
 		ins = append(ins,
+			asm.LoadMem(asm.R1, asm.RFP, stackInner, asm.Byte),
 			asm.And.Imm(asm.R1, 0x0f),
 			asm.LSh.Imm(asm.R1, 2),
 			asm.LoadMem(asm.R2, asm.RFP, stackInner+9, asm.Byte),

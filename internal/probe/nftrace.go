@@ -336,7 +336,7 @@ func parseTrace(kind uint16, body []byte) (ev traceEvent, ok bool) {
 
 // drain returns what the packets that the tracer marked have met, in order. lost says that the kernel had
 // to throw messages away.
-func (t *tracer) drain() (events []traceEvent, lost bool) {
+func (t *tracer) drain(m matcher) (events []traceEvent, lost bool) {
 	raw, err := t.events.SyscallConn()
 	if err != nil {
 		return nil, true
@@ -349,11 +349,11 @@ func (t *tracer) drain() (events []traceEvent, lost bool) {
 		})
 		switch {
 		case control != nil:
-			return t.ours(events), true
+			return t.ours(events, m), true
 		case errors.Is(err, unix.ENOBUFS):
 			lost = true
 		case err != nil && !errors.Is(err, unix.EINTR), err == nil && n == 0:
-			return t.ours(events), lost
+			return t.ours(events, m), lost
 		case err == nil:
 			events = append(events, splitTraces(buf[:n])...)
 		}
@@ -377,13 +377,14 @@ func splitTraces(b []byte) []traceEvent {
 	return events
 }
 
-// ours returns the events of packets that were marked by our own table, that table's own included: they
-// hold the packet as it came.
-func (t *tracer) ours(all []traceEvent) []traceEvent {
+// ours returns the events of the flow's packets, those of the tracer's own table included: they hold the
+// packet as it came. A packet is known by the table that marked it; since the kernel may number it anew
+// on its way, also by its addresses.
+func (t *tracer) ours(all []traceEvent, m matcher) []traceEvent {
 	marked := map[uint32]bool{}
 	var events []traceEvent
 	for _, ev := range all {
-		if ev.table == t.table && ev.family == unix.NFPROTO_INET {
+		if ev.table == t.table && ev.family == unix.NFPROTO_INET || m.owns(decode(ev.header, false)) {
 			marked[ev.id] = true
 		}
 		if marked[ev.id] {

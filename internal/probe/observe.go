@@ -214,7 +214,7 @@ func (e *experiment) gather() {
 	}
 	syn := e.copies()
 	if e.tracer != nil {
-		events, lost := e.tracer.drain()
+		events, lost := e.tracer.drain(newMatcher(o.Flow, e.ports))
 		if lost {
 			o.lacks(Rules, "the kernel had to throw messages away")
 		}

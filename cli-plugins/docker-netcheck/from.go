@@ -40,16 +40,21 @@ func readSnapshot(path string) (*netstate.Snapshot, error) {
 	return s, nil
 }
 
-// ask makes the named containers the ones that are judged: all that were asked for when the snapshot was
-// made, if none is named. As docker does, it takes a name, an ID or the beginning of one.
+// ask makes the named containers the ones that are judged. As docker does, it takes a name, an ID or the
+// beginning of one. If none is named it is those that the snapshot was made for, or all.
 func ask(s *netstate.Snapshot, names []string) error {
-	if len(names) == 0 {
-		if len(s.Asked) == 0 {
-			return errors.New("holds no container: there is nothing to judge")
-		}
+	if len(s.Containers) == 0 {
+		return errors.New("holds no container: there is nothing to judge")
+	}
+	if len(names) == 0 && len(s.Asked) > 0 {
 		return nil
 	}
 	var asked []string
+	if len(names) == 0 {
+		for _, c := range s.Containers {
+			asked = append(asked, c.ID)
+		}
+	}
 	for _, name := range names {
 		id, err := find(s, name)
 		if err != nil {
@@ -75,13 +80,12 @@ func find(s *netstate.Snapshot, name string) (string, error) {
 		}
 		held = append(held, clean(c.Name))
 	}
-	switch {
-	case len(begins) == 1:
+	switch len(begins) {
+	case 0:
+	case 1:
 		return begins[0], nil
-	case len(begins) > 1:
+	default:
 		return "", fmt.Errorf("the IDs of %d containers begin with %q", len(begins), name)
-	case len(held) == 0:
-		return "", fmt.Errorf("holds no container %q, nor any other", name)
 	}
 	slices.Sort(held)
 	const most = 10

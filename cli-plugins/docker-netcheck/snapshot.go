@@ -17,6 +17,7 @@ import (
 
 func newSnapshotCommand(dockerCLI command.Cli, exit *exitStatus) *cobra.Command {
 	var output string
+	var redact bool
 	var at reach
 	cmd := &cobra.Command{
 		Use:   "snapshot [OPTIONS] [CONTAINER...]",
@@ -24,23 +25,24 @@ func newSnapshotCommand(dockerCLI command.Cli, exit *exitStatus) *cobra.Command 
 		Long: `Write what netcheck reads of this host, for a report from another machine
 
 The document holds named fields of the engine, the given containers (all running ones by default) and
-the host's network. It holds no environment, no labels and no command lines. docs/snapshot.md says
-what stands where; docker netcheck --from FILE judges it.`,
+the host's network. It holds no environment, no labels and no command lines; with --redact no public
+addresses either. docs/snapshot.md says what stands where; docker netcheck --from FILE judges it.`,
 		Args: cobra.ArbitraryArgs,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return exit.run(cmd, func(ctx context.Context) (int, error) {
 				return at.with(ctx, dockerCLI, func(machine agent.Machine) (int, error) {
-					return 0, runSnapshot(ctx, dockerCLI, machine, args, output)
+					return 0, runSnapshot(ctx, dockerCLI, machine, args, output, redact)
 				})
 			})
 		},
 	}
 	cmd.Flags().StringVarP(&output, "output", "o", "", "Write to a file, instead of STDOUT")
+	cmd.Flags().BoolVar(&redact, "redact", false, "Replace public addresses, hardware addresses and the host's name")
 	at.addFlags(cmd)
 	return cmd
 }
 
-func runSnapshot(ctx context.Context, dockerCLI command.Cli, machine agent.Machine, containers []string, output string) error {
+func runSnapshot(ctx context.Context, dockerCLI command.Cli, machine agent.Machine, containers []string, output string, redact bool) error {
 	done := progress(dockerCLI.Err(), "reading the host")
 	ctx, cancel := context.WithTimeout(ctx, 60*time.Second)
 	defer cancel()
@@ -50,6 +52,9 @@ func runSnapshot(ctx context.Context, dockerCLI command.Cli, machine agent.Machi
 	done()
 	if err != nil {
 		return err
+	}
+	if redact {
+		s = s.Redact()
 	}
 	var document bytes.Buffer
 	if err := s.Encode(&document); err != nil {

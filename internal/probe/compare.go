@@ -87,6 +87,9 @@ func (o *Observation) furthest() packet.Hop {
 // way compares the way of a connection that was made.
 func (o *Observation) way(trace *packet.Trace) (result, why string) {
 	reached := "the socket answered: " + o.Answer
+	if other := o.otherWay(); other != "" {
+		return Unproved, reached + ", but the reply leaves by " + other + ", not by " + o.Uplink + ": whether it gets to the client is not to be seen here"
+	}
 	inside := o.Saw(packet.Container)
 	watched := slices.Contains(o.Watched, packet.Container)
 	switch {
@@ -98,6 +101,11 @@ func (o *Observation) way(trace *packet.Trace) (result, why string) {
 		reached = "docker-proxy answered (" + o.Answer + "): what it reaches behind is not proved"
 	}
 	return Proved, reached
+}
+
+// otherWay returns the links by which replies left, where they are not the one that the packet came by.
+func (o *Observation) otherWay() string {
+	return strings.Join(slices.DeleteFunc(slices.Clone(o.ReplyBy), func(link string) bool { return link == o.Uplink }), ", ")
 }
 
 // silent judges a packet that the walk lets through and nobody answered.

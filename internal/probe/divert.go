@@ -112,13 +112,10 @@ func (d *diversion) attachOlder(in injector, dev netlink.Link, parent uint32, pr
 			return errForeign
 		}
 	}
-	clsact := &netlink.GenericQdisc{QdiscType: "clsact", QdiscAttrs: netlink.QdiscAttrs{
-		LinkIndex: dev.Attrs().Index, Handle: netlink.MakeHandle(0xffff, 0), Parent: netlink.HANDLE_CLSACT,
-	}}
-	if err := netlink.QdiscAdd(clsact); err != nil {
+	if err := netlink.QdiscAdd(clsact(dev)); err != nil {
 		return fmt.Errorf("qdisc clsact: %w", err)
 	}
-	d.qdiscs = append(d.qdiscs, clsact)
+	d.qdiscs = append(d.qdiscs, clsact(dev))
 	filter := &netlink.BpfFilter{
 		FilterAttrs: netlink.FilterAttrs{LinkIndex: dev.Attrs().Index, Parent: parent, Handle: 1, Priority: 1, Protocol: unix.ETH_P_ALL},
 		Fd:          program.FD(), Name: in.name, DirectAction: true,
@@ -127,6 +124,13 @@ func (d *diversion) attachOlder(in injector, dev netlink.Link, parent uint32, pr
 		return fmt.Errorf("filter: %w", err)
 	}
 	return nil
+}
+
+// clsact is the discipline of a link that filters of both directions hang on.
+func clsact(dev netlink.Link) netlink.Qdisc {
+	return &netlink.GenericQdisc{QdiscType: "clsact", QdiscAttrs: netlink.QdiscAttrs{
+		LinkIndex: dev.Attrs().Index, Handle: netlink.MakeHandle(0xffff, 0), Parent: netlink.HANDLE_CLSACT,
+	}}
 }
 
 // Close takes everything away again, what sends first.

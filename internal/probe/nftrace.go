@@ -109,21 +109,6 @@ func (t *tracer) Close() error {
 	return errors.Join(errs...)
 }
 
-// removeTable removes a table of family inet, if it is there.
-func removeTable(name string) error {
-	conn, err := netlink.Dial(unix.NETLINK_NETFILTER, nil)
-	if err != nil {
-		return err
-	}
-	defer conn.Close()
-	b := &nftBatch{}
-	b.add(unix.NFT_MSG_DELTABLE, func(e *netlink.AttributeEncoder) { e.String(unix.NFTA_TABLE_NAME, name) })
-	if err := b.send(conn); err != nil && !errors.Is(err, unix.ENOENT) {
-		return fmt.Errorf("nft table inet %s: %w", name, err)
-	}
-	return nil
-}
-
 // An nftBatch is one transaction of nf_tables on family inet.
 type nftBatch struct {
 	messages []netlink.Message

@@ -61,10 +61,8 @@ func (m machine) findDockerd(daemonHost string) int {
 			return pid
 		}
 	}
-	if text, err := m.read("run/docker.pid"); err == nil {
-		if pid, err := strconv.Atoi(strings.TrimSpace(text)); err == nil && m.isDockerd(pid) {
-			return pid
-		}
+	if pid := m.dockerdOfFile(); pid != 0 {
+		return pid
 	}
 	only := 0
 	for pid := range m.processes() {
@@ -76,6 +74,19 @@ func (m machine) findDockerd(daemonHost string) int {
 		}
 	}
 	return only
+}
+
+// dockerdOfFile returns the dockerd that the usual PID file names, or 0. It spares a look at every process.
+func (m machine) dockerdOfFile() int {
+	text, err := m.read("run/docker.pid")
+	if err != nil {
+		return 0
+	}
+	pid, err := strconv.Atoi(strings.TrimSpace(text))
+	if err != nil || !m.isDockerd(pid) {
+		return 0
+	}
+	return pid
 }
 
 func (m machine) isDockerd(pid int) bool {

@@ -254,6 +254,9 @@ func plain(a netip.AddrPort) netip.AddrPort {
 
 // dockerdWith returns the dockerd that has the socket open.
 func (m machine) dockerdWith(inode string) (int, error) {
+	if pid := m.dockerdOfFile(); pid != 0 && m.holds(pid, inode) {
+		return pid, nil
+	}
 	for pid := range m.processes() {
 		if m.isDockerd(pid) && m.holds(pid, inode) {
 			return pid, nil

@@ -210,12 +210,15 @@ func (t *ruleTable) make(thing iptablesThing, step remediate.Step) (bool, error)
 		if err != nil {
 			return false, fmt.Errorf("%s: %w", step.Object(), err)
 		}
-		at, _ := w.find(chain.rules)
-		for range w.gone {
+		e, _ := w.find(chain.rules)
+		for _, at := range slices.Backward(e.gone) {
 			t.remove(thing.chain, at)
+			if at < e.place {
+				e.place--
+			}
 		}
 		for i, rule := range w.next {
-			if err := t.insert(thing.chain, at+i, rule); err != nil {
+			if err := t.insert(thing.chain, e.place+i, rule); err != nil {
 				return false, fmt.Errorf("%s: %w", step.Object(), err)
 			}
 		}

@@ -199,42 +199,33 @@ func (t *transaction) changeNft(ctx context.Context, edit func(*ruleTable) error
 	}
 	batch, err := t.batch(ctx, v)
 	if err != nil {
-		t.changed = nil
 		return err
 	}
-	for len(batch) > 0 {
-		err := nftBatch(c, v.generation, batch...)
-		if err == nil {
-			return nil
-		}
-		if !errors.Is(err, unix.ERESTART) {
-			t.changed = nil
-			return err
-		}
-		// Somebody else's change need not be about these chains: then the batch is as good as before.
-		now := nftView{table: v.table}
-		if now.generation, err = nftGeneration(c); err != nil {
-			return err
-		}
-		if _, err := t.number(c, &now); err != nil {
-			return err
-		}
-		if now.made != v.made || !slices.Equal(now.chains, v.chains) || !sameHandles(now.handles, v.handles) {
-			t.changed = nil
+	if len(batch) == 0 {
+		return nil
+	}
+	err = nftBatch(c, v.generation, batch...)
+	for errors.Is(err, unix.ERESTART) {
+		// Somebody else's change need not be about these rules. What names them by their handles alone is
+		// as good as before: a place is where its neighbour is, and one that is gone is ENOENT.
+		if slices.ContainsFunc(batch, func(m netlink.Message) bool {
+			message := uint16(m.Header.Type) & 0xff
+			return message != nftMsgNewRule && message != nftMsgDelRule
+		}) {
 			return errRaced
 		}
-		v.generation = now.generation
-	}
-	return nil
-}
-
-func sameHandles(a, b map[string][]uint64) bool {
-	for name := range a {
-		if !slices.Equal(a[name], b[name]) {
-			return false
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		generation, wrong := nftGeneration(c)
+		if wrong != nil {
+			return wrong
+		}
+		if err = nftBatch(c, generation, batch...); errors.Is(err, unix.ENOENT) {
+			return errRaced
 		}
 	}
-	return len(a) == len(b)
+	return err
 }
 
 // batch returns what turns the table that is there into the one that was made of it.

@@ -61,15 +61,15 @@ func (s iptablesStore) canonical(ctx context.Context, thing iptablesThing, table
 	}
 	gone := slices.Clone(w.gone)
 	if chain := table.chains[thing.chain]; chain != nil {
-		if at, holds := w.find(chain.rules); holds == holdsOld {
-			for i := range gone {
-				gone[i] = chain.counters[at+i] + " " + chain.rules[at+i]
+		if e, holds := w.find(chain.rules); holds == holdsOld {
+			for i, at := range e.gone {
+				gone[i] = chain.counters[at] + " " + chain.rules[at]
 				made, err := s.compiler.compile(ctx, thing, gone[i])
-				if err == nil && made[0].text != chain.rules[at+i] {
+				if err == nil && made[0].text != chain.rules[at] {
 					err = fmt.Errorf("it would be %q", made[0].text)
 				}
 				if err != nil {
-					return step, fmt.Errorf("the rule %q could not be put back: %w", chain.rules[at+i], err)
+					return step, fmt.Errorf("the rule %q could not be put back: %w", chain.rules[at], err)
 				}
 			}
 		}
@@ -129,6 +129,7 @@ type transaction struct {
 	things   []iptablesThing
 	changed  []bool
 	was      map[string][]string // the rules of each chain before the change
+	doubled  error
 }
 
 // patience is how long a change is tried anew while somebody else keeps changing the rules.
@@ -137,10 +138,10 @@ const patience = 5 * time.Second
 // run makes all steps, or none.
 //
 // Legacy iptables has a lock, which is held from reading to writing. iptables-nft has none: what is written
-// is one batch for one generation of the ruleset, which the kernel refuses if somebody else's came between;
-// then all is read and decided anew, and
-// every other time without iptables-save, which takes longest. No lock keeps dockerd from looking, not finding a rule, and making it
-// just after we did: of two that are the same, ours is taken away.
+// is one batch for one generation of the ruleset, which the kernel refuses if somebody else's came between.
+// If that may matter, all is read and decided anew, mostly without iptables-save, which takes longest. No
+// lock keeps dockerd from looking, not finding a rule, and making it just after we did: of two that are the
+// same, ours is taken away.
 func (t *transaction) run(ctx context.Context, m machine) (err error) {
 	if t.variant == variantLegacy {
 		release, err := m.xtablesLock(ctx)
@@ -150,13 +151,14 @@ func (t *transaction) run(ctx context.Context, m machine) (err error) {
 		defer release()
 	}
 	if err := t.change(ctx, t.make); err != nil {
+		t.changed = nil
 		return fmt.Errorf("%s %s: %w", t.command(), t.table, err)
 	}
 	// From here the change stands, and is not given up.
 	if err := t.change(context.WithoutCancel(ctx), t.dropDoubles); err != nil {
 		return fmt.Errorf("%s %s: after the change: %w", t.command(), t.table, err)
 	}
-	return nil
+	return t.doubled
 }
 
 // change reads the table, lets edit change it, and writes it.
@@ -169,13 +171,11 @@ func (t *transaction) change(ctx context.Context, edit func(*ruleTable) error) e
 		if err := edit(table); err != nil || len(table.script) == 0 {
 			return err
 		}
-		if err := t.restore(t.table, slices.Concat(table.keep, table.script)); err != nil {
-			t.changed = nil
-			return err
-		}
-		return nil
+		return t.restore(t.table, slices.Concat(table.keep, table.script))
 	}
-	for deadline, hurried := time.Now().Add(patience), false; ; hurried = !hurried {
+	deadline := time.Now().Add(patience)
+	for try := 0; ; try++ {
+		hurried := try%8 != 0
 		err := t.changeNft(ctx, edit, hurried)
 		if err == nil || !errors.Is(err, errRaced) && !hurried {
 			return err
@@ -209,21 +209,35 @@ func (t *transaction) make(table *ruleTable) error {
 	return nil
 }
 
-// dropDoubles takes out of the table those rules of ours that somebody else has made as well.
+// dropDoubles takes out of the table those rules of ours that somebody else has made as well. A step of
+// several rules is taken back for that, and t.doubled says so.
 func (t *transaction) dropDoubles(table *ruleTable) error {
 	for i, step := range t.steps {
-		chain := table.chains[t.things[i].chain]
+		name := t.things[i].chain
+		chain := table.chains[name]
 		if i >= len(t.changed) || !t.changed[i] || t.things[i].what != "" || chain == nil {
 			continue
 		}
 		w, err := newWindow(*step.Old, *step.New)
-		if err != nil || len(w.next) != 1 || len(occurrences(t.was[t.things[i].chain], w.next)) > 0 {
+		if err != nil || !slices.ContainsFunc(w.next, func(rule string) bool {
+			one := []string{rule}
+			return len(occurrences(t.was[name], one)) == 0 && len(occurrences(w.next, one)) == 1 && len(occurrences(chain.rules, one)) == 2
+		}) {
 			continue
 		}
-		at, holds := w.find(chain.rules)
-		if len(occurrences(chain.rules, w.next)) == 2 && holds == holdsNew {
-			table.remove(t.things[i].chain, at)
+		e, holds := w.find(chain.rules)
+		switch {
+		case holds != holdsNew || len(e.gone) == 0: // which is ours cannot be told
+			t.doubled = fmt.Errorf("%s: %w: somebody else made one of its rules at the same time", step.Object(), remediate.ErrChanged)
+		case len(w.next) == 1 && len(w.gone) == 0:
+			table.remove(name, e.gone[0])
 			t.changed[i] = false
+		default:
+			if _, err := table.make(t.things[i], step.Reverse()); err != nil {
+				return err
+			}
+			t.changed[i] = false
+			t.doubled = fmt.Errorf("%s: %w: somebody else made one of its rules at the same time", step.Object(), remediate.ErrChanged)
 		}
 	}
 	return nil

@@ -270,3 +270,48 @@ func TestIptablesBesideOthers(t *testing.T) {
 		})
 	}
 }
+
+// Of a rule that somebody else made as well, ours is taken away; a step of several rules goes whole.
+func TestIptablesDoubles(t *testing.T) {
+	for _, command := range []string{"iptables", "iptables-legacy"} {
+		for _, test := range []struct {
+			name string
+			next []string
+			want []string
+			err  bool
+		}{
+			{"one rule", []string{"-i docker0 -j ACCEPT"}, []string{"-i docker0 -j ACCEPT", "-j DOCKER-USER", replies, somebodys, reject}, false},
+			{"two rules", []string{"-i docker0 -j ACCEPT", "-o docker0 -j ACCEPT"}, []string{"-i docker0 -j ACCEPT", "-j DOCKER-USER", replies, somebodys, reject}, true},
+		} {
+			t.Run(command+"/"+test.name, func(t *testing.T) {
+				ownNetns(t)
+				binary := map[string]string{"iptables": "iptables-nft", "iptables-legacy": "iptables-legacy"}[command]
+				load(t, binary, rulesBefore)
+				ctx := context.Background()
+				step := remediate.Set("iptables", command+" filter FORWARD", lines("-j DOCKER-USER", replies), lines(append(append([]string{"-j DOCKER-USER"}, test.next...), replies)...))
+				thing, err := parseThing(step.Name)
+				if err != nil {
+					t.Fatal(err)
+				}
+				made := transaction{saver: thing.saver, table: "filter", compiler: &compiler{rules: map[string]compiled{}}, steps: []remediate.Step{step}, things: []iptablesThing{thing}}
+				if err := made.change(ctx, made.make); err != nil {
+					t.Fatal(err)
+				}
+				run(t, binary, "-I", "FORWARD", "-i", "docker0", "-j", "ACCEPT")
+				if err := made.change(ctx, made.dropDoubles); err != nil {
+					t.Fatal(err)
+				}
+				if made.changed[0] || errors.Is(made.doubled, remediate.ErrChanged) != test.err {
+					t.Errorf("changed %v, %v", made.changed, made.doubled)
+				}
+				table, err := thing.saved(ctx, "filter")
+				if err != nil {
+					t.Fatal(err)
+				}
+				if diff := cmp.Diff(test.want, table.chains["FORWARD"].rules); diff != "" {
+					t.Error(diff)
+				}
+			})
+		}
+	}
+}

@@ -86,6 +86,32 @@ func TestSysctlUnequal(t *testing.T) {
 		func() string { return confs(t) }, nil)
 }
 
+// A process that is killed between writing a global value and the vector leaves what the kernel made of it.
+func TestSysctlCutOff(t *testing.T) {
+	ownNetns(t)
+	ip(t, "link add v0 type veth peer name v1")
+	sysctl(t, "ipv4/conf/v1/forwarding", "1")
+	before := confs(t)
+	store := Stores()["sysctl"]
+	step, _, err := store.Look(context.Background(), remediate.Set("sysctl", "net.ipv4.ip_forward", "0", "1"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	back := step.Reverse()
+	back.Settle = true
+	for _, value := range []string{"1", "1\n0"} { // killed on the way there, and once more on the way back
+		for _, one := range strings.Fields(value) {
+			sysctl(t, "ipv4/ip_forward", one)
+		}
+		if _, err := store.Swap(context.Background(), []remediate.Step{back}); err != nil {
+			t.Fatal(err)
+		}
+		if confs(t) != before {
+			t.Errorf("cut off at %q: not restored", value)
+		}
+	}
+}
+
 func TestSysctlRefuses(t *testing.T) {
 	ownNetns(t)
 	store := Stores()["sysctl"]

@@ -61,6 +61,7 @@ func roundTrip(t *testing.T, steps []remediate.Step, state func() string, look f
 		t.Fatal(err)
 	}
 	before := state()
+	cutOff(t, plan.Steps, state)
 	run, err := journal.Apply(ctx, plan, Stores(), Facts(nil))
 	if err != nil {
 		t.Fatalf("apply: %v", err)
@@ -87,6 +88,44 @@ func roundTrip(t *testing.T, steps []remediate.Step, state func() string, look f
 	}
 	if diff := cmp.Diff(before, state()); diff != "" {
 		t.Errorf("undo left:\n%s", diff)
+	}
+}
+
+// cutOff makes the steps up to each of them in turn, as a process does that is killed before the next, and
+// takes them and that one back as an undo does that does not know how far it came.
+func cutOff(t *testing.T, steps []remediate.Step, state func() string) {
+	t.Helper()
+	ctx := context.Background()
+	before := state()
+	for n := range len(steps) {
+		var looked []remediate.Step
+		for _, step := range steps {
+			step, _, err := Stores()[step.Kind].Look(ctx, step)
+			if err != nil {
+				t.Fatalf("look: %v", err)
+			}
+			looked = append(looked, step)
+		}
+		for _, step := range looked[:n] {
+			if _, err := Stores()[step.Kind].Swap(ctx, []remediate.Step{step}); err != nil {
+				t.Fatalf("cut off behind step %d: %v", n, err)
+			}
+		}
+		looked = looked[:n+1]
+		slices.Reverse(looked)
+		for _, step := range looked {
+			step = step.Reverse()
+			step.Settle = true
+			if _, err := Stores()[step.Kind].Swap(ctx, []remediate.Step{step}); err != nil {
+				t.Fatalf("cut off behind step %d: take back: %v", n, err)
+			}
+		}
+		if diff := cmp.Diff(before, state()); diff != "" {
+			t.Fatalf("cut off behind step %d: left:\n%s", n, diff)
+		}
+		if len(steps) > 12 { // enough is enough
+			return
+		}
 	}
 }
 

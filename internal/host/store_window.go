@@ -72,12 +72,27 @@ const (
 	holdsNeither
 )
 
-// find says which value the chain holds, and where: the rules w.gone (or their place) or w.next are at
-// chain[at].
+// An edit is what a window does to a chain that holds the old value: it takes out the rules at gone, which
+// are in order, and puts next in before the rule at place.
+type edit struct {
+	gone  []int
+	place int
+}
+
+// span is the edit of rules that follow each other.
+func span(at, n int) edit {
+	e := edit{place: at}
+	for i := range n {
+		e.gone = append(e.gone, at+i)
+	}
+	return e
+}
+
+// find says which value the chain holds and, if it is the old one, what makes it the new one.
 //
-// Rules of others may have come between since: where the window is not found whole, a rule that is there
-// once is found by itself, a place by the one neighbour that is still there.
-func (w window) find(chain []string) (at int, holds state) {
+// Rules of others may have come between since. Where the window is not found whole, rules are found by
+// themselves, if each is there once, and a place by the one neighbour that is still there.
+func (w window) find(chain []string) (edit, state) {
 	// Neighbours alone say little: where rules are taken out, these are looked for first.
 	values := []struct {
 		rules []string
@@ -88,39 +103,63 @@ func (w window) find(chain []string) (at int, holds state) {
 	}
 	for _, value := range values {
 		if at := w.whole(chain, value.rules); at >= 0 && (len(value.rules) > 0 || len(w.before) > 0 && len(w.behind) > 0) {
-			return at, value.holds
+			return span(at, len(value.rules)), value.holds
 		}
 	}
-	gone, next := occurrences(chain, w.gone), occurrences(chain, w.next)
+	if at := w.touching(chain, w.next); len(at) > 0 && len(w.gone) == 0 {
+		return edit{}, holdsNew
+	}
+	if at := occurrences(chain, w.gone); len(at) == 1 {
+		return span(at[0], len(w.gone)), holdsOld
+	}
+	if at := w.touching(chain, w.gone); len(at) == 1 {
+		return span(at[0], len(w.gone)), holdsOld
+	}
+	if at := w.touching(chain, w.next); len(at) > 0 {
+		return edit{}, holdsNew
+	}
+
+	gone, goneLeft := apart(chain, w.gone)
+	_, nextLeft := apart(chain, w.next)
 	switch {
-	case len(w.gone) == 0: // something is put in
-		for _, at := range next {
-			if w.touches(chain, at, len(w.next)) {
-				return at, holdsNew
-			}
-		}
-		if len(next) == 0 {
-			if at, ok := w.place(chain); ok {
-				return at, holdsOld
-			}
-		}
-	case len(gone) == 1:
-		return gone[0], holdsOld
-	case len(gone) > 1:
-		gone = slices.DeleteFunc(gone, func(at int) bool { return !w.touches(chain, at, len(w.gone)) })
-		if len(gone) == 1 {
-			return gone[0], holdsOld
-		}
-	case len(w.next) == 0: // something is taken out, and is gone
-		return 0, holdsNew
-	default:
-		for _, at := range next {
-			if w.touches(chain, at, len(w.next)) {
-				return at, holdsNew
-			}
+	case len(w.gone) > 0 && gone != nil && nextLeft == len(w.next):
+		return edit{gone, gone[0]}, holdsOld
+	case len(w.next) > 1 && nextLeft == 0 && goneLeft == len(w.gone):
+		return edit{}, holdsNew
+	case len(w.next) == 0 && goneLeft == len(w.gone):
+		return edit{}, holdsNew // what was to go is gone
+	case len(w.gone) == 0 && nextLeft == len(w.next):
+		if place, ok := w.place(chain); ok {
+			return edit{place: place}, holdsOld
 		}
 	}
-	return 0, holdsNeither
+	return edit{}, holdsNeither
+}
+
+// touching returns where the rules stand with one of the window's neighbours next to them.
+func (w window) touching(chain, rules []string) []int {
+	return slices.DeleteFunc(occurrences(chain, rules), func(at int) bool { return !w.touches(chain, at, len(rules)) })
+}
+
+// apart returns where the rules stand, if each of them is there once and they are in order; and how many of
+// them are not there at all.
+func apart(chain, rules []string) (at []int, missing int) {
+	ordered := true
+	for _, rule := range rules {
+		found := occurrences(chain, []string{rule})
+		if len(found) == 0 {
+			missing++
+		}
+		if len(found) != 1 || len(at) > 0 && found[0] <= at[len(at)-1] {
+			ordered = false
+			continue
+		}
+		at = append(at, found[0])
+	}
+	if !ordered {
+		at = nil
+	}
+	return at, missing
 }
 
 // whole returns where rules stand between all of the window's neighbours, or -1.

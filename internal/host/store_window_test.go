@@ -42,6 +42,11 @@ func TestWindow(t *testing.T) {
 		{"replace, alone", "a x b", "a y b", "x", "y"},
 		{"is replaced", "a x b", "a y b", "a y d", "new"},
 		{"replace what is another", "a x b", "a y b", "a z b", "neither"},
+		{"take out several, a rule came between", "a x y b", "a b", "a x c y b", "a c b"},
+		{"take out several, one is gone", "a x y b", "a b", "a x b", "neither"},
+		{"several are there, a rule came between", "a b", "a x y b", "a x c y b", "new"},
+		{"one of several is there", "a b", "a x y b", "a x b", "neither"},
+		{"replace several, a rule came between", "a x y b", "a z b", "a x c y b", "a z c b"},
 		{"several at once", "a b", "a x y b", "a b", "a x y b"},
 		{"counters", "[1:2] a b", "a [3:4] x b", "[7:8] a b", "[7:8] a [3:4] x b"},
 	} {
@@ -51,10 +56,10 @@ func TestWindow(t *testing.T) {
 				t.Fatal(err)
 			}
 			chain := split(test.chain)
-			at, holds := w.find(chain)
+			e, holds := w.find(chain)
 			got := map[state]string{holdsNew: "new", holdsNeither: "neither"}[holds]
 			if holds == holdsOld {
-				got = strings.Join(slices.Replace(slices.Clone(chain), at, at+len(w.gone), w.next...), " ")
+				got = strings.Join(made(chain, e, w), " ")
 				got = strings.ReplaceAll(got, "#", " ")
 			}
 			if got != test.want {
@@ -67,6 +72,18 @@ func TestWindow(t *testing.T) {
 			t.Errorf("%q is a window", bad)
 		}
 	}
+}
+
+// made returns the chain after an edit.
+func made(chain []string, e edit, w window) []string {
+	chain = slices.Insert(slices.Clone(chain), e.place, w.next...)
+	for _, at := range slices.Backward(e.gone) {
+		if at >= e.place {
+			at += len(w.next)
+		}
+		chain = slices.Delete(chain, at, at+1)
+	}
+	return chain
 }
 
 // rules makes lines of words; counters stay with their rule.
@@ -113,30 +130,29 @@ func TestWindowsReverse(t *testing.T) {
 		if err != nil {
 			t.Fatalf("seed %d: %q to %q: %v", seed, old, next, err)
 		}
-		at, holds := w.find(chain)
+		e, holds := w.find(chain)
 		if holds != holdsOld {
 			t.Fatalf("seed %d: %q does not hold %q", seed, chain, old)
 		}
-		after := slices.Replace(slices.Clone(chain), at, at+len(w.gone), w.next...)
+		after := made(chain, e, w)
 		if _, holds := w.find(after); holds != holdsNew {
 			t.Fatalf("seed %d: %q does not hold %q", seed, after, next)
 		}
-		// Somebody else's rule comes in, anywhere but inside what was put in.
-		other := random.IntN(len(after) + 1)
-		for other > at && other < at+len(put) {
-			other = random.IntN(len(after) + 1)
+		// Somebody else's rule comes in.
+		busy := slices.Insert(slices.Clone(after), random.IntN(len(after)+1), "other")
+		if _, holds := w.find(busy); len(put) > 1 && holds != holdsNew {
+			t.Fatalf("seed %d: %q does not hold %q", seed, busy, next)
 		}
-		busy := slices.Insert(slices.Clone(after), other, "other")
 		back, err := newWindow(strings.Join(next, "\n"), strings.Join(old, "\n"))
 		if err != nil {
 			t.Fatal(err)
 		}
 		for _, now := range [][]string{after, busy} {
-			at, holds := back.find(now)
+			e, holds := back.find(now)
 			if holds != holdsOld {
 				t.Fatalf("seed %d: undo %q to %q: not found in %q", seed, next, old, now)
 			}
-			restored := slices.Replace(slices.Clone(now), at, at+len(back.gone), back.next...)
+			restored := made(now, e, back)
 			restored = slices.DeleteFunc(restored, func(r string) bool { return r == "other" })
 			if diff := cmp.Diff(chain, restored); diff != "" {
 				t.Fatalf("seed %d: %s", seed, diff)

@@ -141,17 +141,18 @@ func (o *Observation) agrees(stop *packet.Stop) (result, why string) {
 // near says whether two hops cannot be told apart by what is seen. Between bridge and container a packet
 // that is lost is one that the next link did not see; what a hook decides is seen at the hook before it.
 func near(seen, said packet.Hop) bool {
-	i, j := slices.Index(packet.Hops, seen.Place()), slices.Index(packet.Hops, said.Place())
+	way := packet.Hops
 	if seen.IsReply() {
-		i, j = j, i
+		way = replyHops
 	}
+	i, j := position(seen), position(said)
 	if i > j {
 		return false // it got further than the walk says
 	}
-	for _, watched := range packet.Hops[i+1 : j+1] {
-		switch watched {
+	for _, passed := range way[i+1 : j+1] {
+		switch passed {
 		case packet.Uplink, packet.Bridge, packet.Veth, packet.Container:
-			if watched != said.Place() {
+			if passed != said.Place() {
 				return false // it would have been seen there
 			}
 		}

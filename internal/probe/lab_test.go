@@ -44,7 +44,7 @@ var faults = []fault{
 	{name: "ip_forward", script: "sysctl -qw net.ipv4.ip_forward=0", outcome: Silent, reason: "IP"},
 	{name: "drop", script: "iptables -I DOCKER-USER -p tcp --dport 80 -j DROP", outcome: Silent, last: packet.Accept,
 		rule: "DOCKER-USER 1: -p tcp -m tcp --dport 80 -j DROP", reason: "NETFILTER_DROP"},
-	{name: "drop in raw", script: "iptables -t raw -A PREROUTING -p tcp --dport 8080 -j DROP", outcome: Silent, last: packet.DNAT, rule: "raw PREROUTING 1: "},
+	{name: "drop in raw", script: "iptables -t raw -A PREROUTING -p tcp --dport 8080 -j DROP", outcome: Silent, last: packet.DNAT, rule: "-p tcp -m tcp --dport 8080 -j DROP"},
 	{name: "drop of the reply", script: "iptables -I DOCKER-USER -p tcp --sport 80 -j DROP", outcome: Silent, last: packet.Socket,
 		rule: "DOCKER-USER 1: -p tcp -m tcp --sport 80 -j DROP"},
 	{name: "reject", script: "iptables -I DOCKER-USER -j REJECT", outcome: Refused, last: packet.Accept},

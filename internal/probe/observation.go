@@ -122,11 +122,7 @@ func (o *Observation) last(reply bool) packet.Hop {
 		if h == "" || h.IsReply() != reply {
 			return
 		}
-		i := slices.Index(packet.Hops, h.Place())
-		if reply {
-			i = len(packet.Hops) - 1 - i
-		}
-		if i > best {
+		if i := position(h); i > best {
 			best, at = i, h
 		}
 	}
@@ -140,6 +136,20 @@ func (o *Observation) last(reply bool) packet.Hop {
 		see(d.Hop)
 	}
 	return at
+}
+
+// replyHops is the way back, in order: the host's hooks come in their own order, not in that of the way
+// in turned round.
+var replyHops = []packet.Hop{
+	packet.Socket, packet.Container, packet.Veth, packet.Bridge, packet.DNAT, packet.Route, packet.Accept, packet.Masquerade, packet.Uplink,
+}
+
+// position returns how far a hop is on its way, there or back.
+func position(h packet.Hop) int {
+	if h.IsReply() {
+		return slices.Index(replyHops, h.Place())
+	}
+	return slices.Index(packet.Hops, h)
 }
 
 // Saw says whether a copy was taken at the hop.

@@ -41,9 +41,14 @@ func (c *collection) readNamespace(n netns, id string, ns *netstate.Namespace) {
 	}
 	if c.asked(netstate.Sockets) {
 		c.run(func() {
-			var err error
-			ns.Sockets, err = readSockets(n, sync.OnceValue(func() linkNames { return <-names }))
-			c.missing(key(netstate.Sockets), err)
+			sockets, err1 := readSockets(n, sync.OnceValue(func() linkNames { return <-names }))
+			var sctp []netstate.Socket
+			err2 := n.do(func() (err error) {
+				sctp, err = c.m.readSCTP()
+				return err
+			})
+			ns.Sockets = append(sockets, sctp...)
+			c.missing(key(netstate.Sockets), errors.Join(err1, err2))
 		})
 	}
 	if c.asked(netstate.Nftables | netstate.Iptables) {

@@ -118,6 +118,31 @@ func TestParseNexthopGroup(t *testing.T) {
 	}
 }
 
+// SCTP's endpoints are listed by /proc alone.
+func TestParseSCTP(t *testing.T) {
+	const text = ` ENDPT     SOCK   STY SST HBKT LPORT   UID INODE LADDRS
+ffff8880 ffff8881 2   10  37   5000      0 4711 0.0.0.0
+ffff8882 ffff8883 2   10  38   5001      0 4712 192.0.2.1 2001:0db8:0000:0000:0000:0000:0000:0001
+`
+	got, err := parseSCTP(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []netstate.Socket{
+		{Proto: "sctp", State: "listen", Local: netip.MustParseAddrPort("0.0.0.0:5000"), Inode: 4711},
+		{Proto: "sctp", State: "listen", Local: netip.MustParseAddrPort("192.0.2.1:5001"), Inode: 4712},
+		{Proto: "sctp", State: "listen", Local: netip.MustParseAddrPort("[2001:db8::1]:5001"), Inode: 4712},
+	}
+	if diff := cmp.Diff(want, got, addresses); diff != "" {
+		t.Error(diff)
+	}
+	for _, text := range []string{"a b c", "e s 2 x 1 5000 0 1 0.0.0.0", "e s 2 10 1 5000 0 1 nowhere"} {
+		if _, err := parseSCTP(text); err == nil {
+			t.Errorf("%q: no error", text)
+		}
+	}
+}
+
 // No message panics, however it is cut.
 func FuzzParseMessages(f *testing.F) {
 	f.Add(message(linkHeader(1), attribute(unix.IFLA_LINKINFO, attribute(unix.IFLA_INFO_KIND, text0("bridge")))))
@@ -136,5 +161,6 @@ func FuzzParseMessages(f *testing.F) {
 		parseIpset(nil, data)
 		parseFlow(data)
 		parseQdisc(data, nil)
+		parseSCTP(string(data))
 	})
 }

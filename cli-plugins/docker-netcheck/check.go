@@ -169,13 +169,13 @@ func (exit *exitStatus) run(cmd *cobra.Command, run func(context.Context) (int, 
 		exit.code = code
 		return nil
 	case ctx.Err() != nil:
-		return cli.StatusError{StatusCode: exitInterrupted, Status: "interrupted: " + err.Error()}
+		return cli.StatusError{StatusCode: exitInterrupted, Status: "interrupted: " + clean(err.Error())}
 	}
 	var status cli.StatusError
 	if errors.As(err, &status) {
 		return err
 	}
-	return cli.StatusError{StatusCode: exitError, Status: "docker netcheck: " + err.Error(), Cause: err}
+	return cli.StatusError{StatusCode: exitError, Status: "docker netcheck: " + clean(err.Error()), Cause: err}
 }
 
 // usage returns an error of usage, worded as docker's own.

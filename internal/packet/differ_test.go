@@ -5,7 +5,6 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
-	"net/netip"
 	"os"
 	"os/exec"
 	"slices"
@@ -91,7 +90,11 @@ func differ(t *testing.T) {
 	seed := number(t, "PACKET_DIFF_SEED", differSeed)
 	rounds := number(t, "PACKET_DIFF_ROUNDS", differRounds)
 	until := time.Now().Add(time.Duration(number(t, "PACKET_DIFF_SECONDS", 0)) * time.Second)
-	sum := tally{covered: map[string]int{}}
+	sum := tally{}
+	if path := os.Getenv("PACKET_DIFF_RECORD"); path != "" {
+		w.record = newRecorder(t, path)
+		defer w.record.close(t)
+	}
 	id := uint32(1)
 	for round := 0; round < rounds || time.Now().Before(until); round++ {
 		g := &generator{Rand: rand.New(rand.NewPCG(uint64(seed), uint64(round)))}
@@ -114,6 +117,7 @@ type setting struct {
 	legacy   [2]string
 	nftables [2]string // for iptables-nft-restore
 	native   string
+	inner    string // of the sandbox, for nft
 	tries    []try
 	lines    [][]string
 }
@@ -132,9 +136,9 @@ func (s *setting) String() string {
 	for _, line := range s.ip {
 		b.WriteString("ip " + line + "\n")
 	}
-	for i, text := range []string{s.legacy[0], s.legacy[1], s.nftables[0], s.nftables[1], s.native} {
+	for i, text := range []string{s.legacy[0], s.legacy[1], s.nftables[0], s.nftables[1], s.native, s.inner} {
 		if text != "" {
-			b.WriteString([]string{"iptables-legacy", "ip6tables-legacy", "iptables", "ip6tables", "nft"}[i] + "\n")
+			b.WriteString([]string{"iptables-legacy", "ip6tables-legacy", "iptables", "ip6tables", "nft", "nft in the sandbox"}[i] + "\n")
 		}
 		for _, line := range strings.SplitAfter(text, "\n") {
 			if s.lines == nil || removable(line) || strings.Contains(line, "DROP") || strings.Contains(line, "hook") || strings.Contains(line, "chain") || strings.Contains(line, "table") || strings.HasPrefix(line, "*") {
@@ -185,6 +189,12 @@ func (w *world) apply(s *setting) error {
 			return err
 		}
 	}
+	if s.inner != "" || w.furnished {
+		if err := run("flush ruleset\n"+quiet+s.inner, "nsenter", "-t", strconv.Itoa(w.sandbox.Pid), "-n", "nft", "-f", "-"); err != nil {
+			return err
+		}
+		w.furnished = s.inner != ""
+	}
 	for _, line := range slices.Concat(plainSysctls, s.sysctls) {
 		name, value, _ := strings.Cut(line, "=")
 		if err := os.WriteFile("/proc/sys/"+strings.ReplaceAll(name, ".", "/"), []byte(value), 0); err != nil {
@@ -205,7 +215,7 @@ var plainSysctls = []string{"net.ipv4.ip_forward=0", "net.ipv4.ip_forward=1", "n
 	"net.ipv4.conf.all.route_localnet=0", "net.ipv4.conf.eth0.route_localnet=0", "net.ipv4.conf.br0.route_localnet=0",
 	"net.ipv4.conf.all.accept_local=0", "net.ipv4.conf.eth0.accept_local=0", "net.ipv4.conf.br0.accept_local=0",
 	"net.ipv4.conf.all.src_valid_mark=0", "net.ipv4.conf.all.send_redirects=0", "net.ipv4.conf.eth0.send_redirects=0", "net.ipv4.conf.br0.send_redirects=0",
-	"net.bridge.bridge-nf-call-iptables=0", "net.bridge.bridge-nf-call-ip6tables=0", "net.ipv6.conf.eth0.disable_ipv6=0"}
+	"net.bridge.bridge-nf-call-iptables=0", "net.bridge.bridge-nf-call-ip6tables=0", "net.ipv6.conf.eth0.forwarding=1", "net.ipv6.conf.br0.forwarding=1"}
 
 // compare brings the host into the setting, sends everything, and holds it against the walk.
 func (w *world) compare(t *testing.T, name string, s *setting, sum *tally) bool {
@@ -221,8 +231,10 @@ func (w *world) compare(t *testing.T, name string, s *setting, sum *tally) bool 
 	must(t, err)
 	x := New(snapshot)
 	x.prepare()
+	recorded := recording{Setting: s.String(), Snapshot: snapshot}
 	for _, try := range s.tries {
 		seen := w.play(t, try)
+		recorded.Tries = append(recorded.Tries, recordTry(try, seen))
 		ways := x.ways(try)
 		sum.packets += 1 + strings.Count(seen, "|")
 		if len(ways) > 1 {
@@ -239,6 +251,9 @@ func (w *world) compare(t *testing.T, name string, s *setting, sum *tally) bool 
 			t.Errorf("%s: %s from %s\n  kernel: %s\n  walk:   %s\n%s\n%s", name, &try.skb, try.from, seen, strings.Join(ways, "\n          "), small, x.story(try))
 			return false
 		}
+	}
+	if w.record != nil {
+		w.record.add(t, recorded)
 	}
 	return true
 }
@@ -293,8 +308,8 @@ func (w *world) shrink(t *testing.T, s *setting, one try) *setting {
 // parts returns what the setting is made of, line by line. join puts it together again.
 func (s *setting) parts() []*[]string {
 	if s.lines == nil {
-		s.lines = make([][]string, 5)
-		for i, text := range []string{s.legacy[0], s.legacy[1], s.nftables[0], s.nftables[1], s.native} {
+		s.lines = make([][]string, 6)
+		for i, text := range []string{s.legacy[0], s.legacy[1], s.nftables[0], s.nftables[1], s.native, s.inner} {
 			s.lines[i] = strings.SplitAfter(text, "\n")
 		}
 	}
@@ -306,7 +321,7 @@ func (s *setting) parts() []*[]string {
 }
 
 func (s *setting) join() {
-	for i, text := range []*string{&s.legacy[0], &s.legacy[1], &s.nftables[0], &s.nftables[1], &s.native} {
+	for i, text := range []*string{&s.legacy[0], &s.legacy[1], &s.nftables[0], &s.nftables[1], &s.native, &s.inner} {
 		*text = strings.Join(s.lines[i], "")
 	}
 }
@@ -510,5 +525,3 @@ func (d lonely) ContainerInspect(context.Context, string) (dockercontainer.Inspe
 func (lonely) NetworkInspect(context.Context, string, network.InspectOptions) (network.Inspect, error) {
 	return network.Inspect{ID: networkID, Name: "net", Driver: "bridge", Options: map[string]string{"com.docker.network.bridge.name": "br0"}}, nil
 }
-
-var _ = netip.Addr{}

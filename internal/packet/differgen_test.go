@@ -44,7 +44,10 @@ func (g *generator) setting(id *uint32) *setting {
 		}
 	}
 	if kind == 2 || kind == 3 || kind == 5 {
-		s.native = g.nft()
+		s.native = g.nft(1 + g.IntN(3))
+	}
+	if g.chance(30) {
+		s.inner = g.nft(1)
 	}
 	return s
 }
@@ -72,7 +75,7 @@ func (g *generator) try(id uint32) try {
 	t.from = "c0"
 	t.src = pick(g, near, far, far)
 	t.dst = hostAddr
-	switch g.IntN(12) {
+	switch g.IntN(13) {
 	case 0, 1:
 		t.dst = pick(g, web, web, gateway)
 	case 2:
@@ -87,11 +90,16 @@ func (g *generator) try(id uint32) try {
 		t.from, t.src = "c1", pick(g, second, second, far, near)
 		t.dst = pick(g, hostAddr, web, addrs(f, "192.0.2.15", "2001:db8:1::15"))
 	case 8:
-		if g.chance(30) {
+		if g.chance(70) {
 			t.src = pick(g, second, web, addrs(f, "198.51.100.15", "2001:db8::15"), addrs(f, "127.0.0.1", "::1"), addrs(f, "10.1.2.3", "2001:db8:77::1"))
 		}
-		if g.chance(20) {
+		if g.chance(30) {
 			t.dst = addrs(f, "127.0.0.1", "::1")
+		}
+	case 9:
+		if f == netstate.IPv4 {
+			t.from, t.src = "host", addrs(f, "127.0.0.1", "")
+			t.dst = pick(g, t.src, t.src, hostAddr)
 		}
 	}
 	if t.proto == protoICMP {
@@ -125,13 +133,16 @@ func (g *generator) sysctls(s *setting) {
 	add(8, "net.ipv6.conf.all.forwarding=0")
 	add(25, "net.ipv4.conf.all.rp_filter=1", "net.ipv4.conf.all.rp_filter=2", "net.ipv4.conf.eth0.rp_filter=1", "net.ipv4.conf.eth0.rp_filter=2", "net.ipv4.conf.br0.rp_filter=1", "net.ipv4.conf.eth1.rp_filter=2")
 	add(10, "net.ipv4.conf.eth0.rp_filter=2", "net.ipv4.conf.eth1.rp_filter=1", "net.ipv4.conf.br0.rp_filter=2")
-	add(10, "net.ipv4.conf.all.route_localnet=1", "net.ipv4.conf.eth0.route_localnet=1", "net.ipv4.conf.br0.route_localnet=1")
+	add(20, "net.ipv4.conf.all.route_localnet=1", "net.ipv4.conf.eth0.route_localnet=1", "net.ipv4.conf.br0.route_localnet=1")
 	add(10, "net.ipv4.conf.eth0.accept_local=1", "net.ipv4.conf.all.accept_local=1", "net.ipv4.conf.br0.accept_local=1")
 	add(10, "net.ipv4.conf.all.src_valid_mark=1")
 	add(15, "net.ipv4.conf.all.send_redirects=1", "net.ipv4.conf.eth0.send_redirects=1")
 	add(15, "net.bridge.bridge-nf-call-iptables=1")
 	add(15, "net.bridge.bridge-nf-call-ip6tables=1")
-	add(2, "net.ipv6.conf.eth0.disable_ipv6=0")
+	add(8, "net.ipv6.conf.eth0.forwarding=0", "net.ipv6.conf.br0.forwarding=0")
+	if g.chance(4) {
+		s.sysctls = append(s.sysctls, "net.ipv6.conf.all.forwarding=0", "net.ipv6.conf.eth0.forwarding=1", "net.ipv6.conf.br0.forwarding=1")
+	}
 }
 
 func (g *generator) routes(s *setting) {
@@ -143,17 +154,24 @@ func (g *generator) routes(s *setting) {
 		if f == netstate.IPv6 {
 			six = "-6 "
 		}
-		for range g.IntN(3) {
-			selector := pick(g, "fwmark 0x1", "fwmark 0x2/0x3", "iif eth0", "iif br0", "from "+addrs(f, "172.17.0.0", "fd00::").String()+pick(g, "/16", "/48"),
+		gateway := addrs(f, "192.0.2.2", "2001:db8:1::2").String()
+		if g.chance(15) {
+			// What VPNs do: all but what has a route of its own goes by another table.
+			s.ip = append(s.ip, six+"rule add pref 1000 lookup main suppress_prefixlength 0", six+"rule add pref 1000 "+pick(g, "not fwmark 0x1", "from all")+" lookup 100",
+				six+"route add default via "+gateway+" table 100")
+			continue
+		}
+		n := g.IntN(3)
+		for range n {
+			selector := pick(g, "fwmark 0x1", "fwmark 0x1/0x1", "fwmark 0x2/0x3", "fwmark 0x2/0x2", "iif eth0", "iif br0", "from "+addrs(f, "172.17.0.0", "fd00::").String()+pick(g, "/16", "/48"),
 				"to "+addrs(f, "203.0.113.9", "2001:db8:f::9").String(), "iif lo", "from all", "not fwmark 0x1", "iif br0 ipproto udp", "iif eth0 dport 8080", "iif eth0 tos 0x10")
 			if f == netstate.IPv6 {
 				selector = strings.Replace(selector, " tos 0x10", "", 1)
 			}
-			s.ip = append(s.ip, six+"rule add pref 1000 "+selector+" "+pick(g, "lookup 100", "lookup 100", "lookup 100", "blackhole", "prohibit", "unreachable", "goto 32766", "lookup main suppress_prefixlength 0"))
+			s.ip = append(s.ip, six+"rule add pref 1000 "+selector+" "+pick(g, "lookup 100", "lookup 100", "lookup 100", "lookup 100", "blackhole", "prohibit", "unreachable", "goto 32766", "lookup main suppress_prefixlength 0"))
 		}
-		if g.chance(70) {
-			gateway := addrs(f, "192.0.2.2", "2001:db8:1::2").String()
-			s.ip = append(s.ip, six+"route add "+pick(g, "default via "+gateway+" table 100", "blackhole default table 100", "unreachable default table 100 metric 5",
+		if n > 0 || g.chance(30) {
+			s.ip = append(s.ip, six+"route add "+pick(g, "default via "+gateway+" table 100", "default via "+gateway+" table 100", "blackhole default table 100", "unreachable default table 100 metric 5",
 				"prohibit "+addrs(f, "203.0.113.9", "2001:db8:f::9").String()+" table 100", "throw default table 100", "default via "+gateway+" dev eth1 table 100 metric 10"))
 		}
 		if g.chance(30) && f == netstate.IPv4 {
@@ -255,7 +273,7 @@ func (g *generator) match(proto *string, chain, table string) string {
 			}
 			return p + " -m icmp " + g.not() + "--icmp-type " + pick(g, "8", "0", "8/0", "3")
 		}
-		switch g.IntN(6) {
+		switch g.IntN(7) {
 		case 0:
 			return fmt.Sprintf("%s -m %s %s--sport %d", p, *proto, g.not(), g.port(true))
 		case 1, 2:
@@ -263,12 +281,12 @@ func (g *generator) match(proto *string, chain, table string) string {
 		case 3:
 			n := g.port(false)
 			return fmt.Sprintf("%s -m %s %s--dport %d:%d", p, *proto, g.not(), max(0, n-port(g.IntN(3))), min(n+port(g.IntN(3)), 65535))
-		case 4:
+		case 4, 5:
 			lo := g.port(false)
 			return fmt.Sprintf("%s -m multiport %s--%s %d,%d:%d", p, g.not(), pick(g, "dports", "sports", "ports"), g.port(g.chance(50)), lo, lo+30)
 		}
 		if *proto == "tcp" {
-			return p + " -m tcp " + g.not() + "--tcp-flags " + pick(g, "FIN,SYN,RST,ACK SYN", "SYN SYN", "ACK ACK", "SYN,ACK SYN,ACK", "ALL NONE")
+			return p + " -m tcp " + g.not() + "--tcp-flags " + pick(g, "FIN,SYN,RST,ACK SYN", "SYN SYN", "SYN SYN", "ACK ACK", "SYN,ACK SYN,ACK", "ALL NONE")
 		}
 		return p
 	case 14, 15, 16:
@@ -384,6 +402,9 @@ func (g *generator) iptables() string {
 		}
 		for _, chain := range chains[table] {
 			n := g.IntN(3)
+			if table == "mangle" && (chain == "PREROUTING" || chain == "OUTPUT") && g.chance(40) {
+				fmt.Fprintf(&b, "-A %s %s-j MARK --set-xmark %s\n", chain, pick(g, "", "", "-p udp ", "-p tcp "), pick(g, "0x1/0x1", "0x2/0x2", "0x3/0xffffffff", "0x1/0xff", "0x0/0x2"))
+			}
 			if table == "nat" && chain == "PREROUTING" && g.chance(70) {
 				// What Docker does.
 				to := map[bool]string{false: "172.17.0.2:80", true: "[fd00::2]:80"}[g.v6()]

@@ -87,6 +87,8 @@ type world struct {
 	raw             map[string][]int
 	send            map[string]map[netstate.Family]int
 	dirty           [2]bool // legacy tables exist
+	furnished       bool    // the sandbox has rules
+	record          *recorder
 }
 
 func must(t testing.TB, err error) {

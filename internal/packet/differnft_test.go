@@ -9,9 +9,9 @@ import (
 )
 
 // nft makes native tables, as nft -f reads them.
-func (g *generator) nft() string {
+func (g *generator) nft(tables int) string {
 	var b strings.Builder
-	for i := range 1 + g.IntN(3) {
+	for i := range tables {
 		family := pick(g, "ip", "ip6", "inet", "inet", "inet")
 		fmt.Fprintf(&b, "table %s t%d {\n", family, i)
 		g.family = netstate.IPv4
@@ -67,6 +67,9 @@ func (n *nftGenerator) sets(b *strings.Builder) {
 	fmt.Fprintf(b, "\tset ports { type inet_service; flags interval; auto-merge; elements = { %s } }\n", unlike(func() string {
 		p := n.port(n.chance(30))
 		if n.chance(50) {
+			if n.chance(40) {
+				return fmt.Sprintf("%d-%d", max(0, p-9), max(0, p-1))
+			}
 			return fmt.Sprintf("%d-%d", max(0, p-1), p+port(n.IntN(3))+1)
 		}
 		return fmt.Sprint(p)
@@ -156,7 +159,8 @@ func (n *nftGenerator) match() string {
 	case 10:
 		return fmt.Sprintf("%s daddr . tcp dport %s", w, pick(n.generator, "@pairs", "!= @pairs", "@wide"))
 	case 11:
-		return fmt.Sprintf("%s sport %s %d", proto, pick(n.generator, "<", "<=", ">", ">=", "!="), n.port(true))
+		source := n.chance(40)
+		return fmt.Sprintf("%s %s %s %d", proto, map[bool]string{true: "sport", false: "dport"}[source], pick(n.generator, "<", "<", "<=", ">", ">=", "!="), n.port(source))
 	case 12, 13:
 		if ins {
 			return "iifname " + n.op() + pick(n.generator, `"eth0"`, `"br0"`, `"e*"`, `"lo"`, `{ "eth0", "br0" }`, `{ "eth*", "lo" }`)

@@ -53,7 +53,11 @@ func (w *walker) routed(n *netns, dev *link, p *skb, was tuple) end {
 			return e
 		}
 	}
-	d := w.routeIn(n, dev, p)
+	d := decision{route: &netstate.Route{Type: "local"}}
+	if !dev.Loopback || p.dst != was.dst {
+		// What comes over lo was routed on its way out, unless it was translated since.
+		d = w.routeIn(n, dev, p)
+	}
 	if d.local() {
 		if !w.reply && n == w.x.host && w.goal != nil && w.goal.ns != n && w.goal.published {
 			if e, here := w.published(n, dev, p); here {

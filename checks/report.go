@@ -46,6 +46,25 @@ type Live struct {
 	Result string `json:"result"` // proved, contradicted or unproved
 	Last   string `json:"last"`   // the last place where the packet was seen
 	Why    string `json:"why"`
+
+	// Not lists what the connection did not traverse, beside everything beyond this host.
+	Not []string `json:"not_traversed,omitempty"`
+}
+
+// Contradicted is the Live result where prediction and connection disagree.
+const Contradicted = "contradicted"
+
+// Weigh takes into account what live connections said: where one contradicts the prediction, the target
+// is unknown, whatever was predicted.
+func (r *Report) Weigh() {
+	r.Verdict = Pass
+	for i := range r.Targets {
+		j := &r.Targets[i]
+		if j.Live != nil && j.Live.Result == Contradicted {
+			j.Status = Unknown
+		}
+		r.Verdict = r.Verdict.Worse(j.Status)
+	}
 }
 
 // FixOutcome is what --fix did.

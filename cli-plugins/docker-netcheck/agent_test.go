@@ -63,6 +63,10 @@ func newWays(t *testing.T, options lab.Options, path string) *bench {
 	b.must(b.host.StartDockerd(b.ctx, "-H", "unix:///var/run/docker.sock", "-H", tlsAddr, "--tlsverify",
 		"--tlscacert=/etc/docker/ca.pem", "--tlscert=/etc/docker/server.pem", "--tlskey=/etc/docker/server-key.pem"))
 	b.addUser()
+	if options.Firewalld {
+		_, err := b.host.Sh(b.ctx, "firewall-cmd -q --add-port=2376/tcp")
+		b.must(err)
+	}
 	_, err := b.host.Sh(b.ctx, `mkdir -p /run/sshd /root/.ssh /home/u/.ssh
 ssh-keygen -q -t ed25519 -N '' -f /root/.ssh/id_ed25519
 cp /root/.ssh/id_ed25519.pub /home/u/.ssh/authorized_keys
@@ -214,7 +218,13 @@ func everyWay(b *bench, f fault) {
 	broken, fixed := b.calm(), ""
 	var report, repair string
 	var exit, repaired int
+	tried := 0
 	for _, w := range append([]way{asRoot}, ways...) {
+		if _, exit := b.run("sh", "-c", "command -v ssh"); exit != 0 && w.name == "ssh" {
+			b.t.Log("this root has no ssh client")
+			continue
+		}
+		tried++
 		got, code := b.judgedBy(w, "web")
 		if w.name == asRoot.name {
 			report, exit = got, code
@@ -255,7 +265,7 @@ func everyWay(b *bench, f fault) {
 		var histories []string
 		for _, w := range []way{asRoot, ways[0]} {
 			out, code, stderr := b.by(w, "history", "--format", "json")
-			if code != 0 || strings.Count(out, `"state":"undone"`) != len(ways)+1 {
+			if code != 0 || strings.Count(out, `"state":"undone"`) != tried {
 				b.t.Errorf("%s: history: exit status %d: %s%s", w.name, code, out, stderr)
 			}
 			histories = append(histories, out)

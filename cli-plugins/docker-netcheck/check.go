@@ -50,6 +50,7 @@ type checkOptions struct {
 
 	format  string
 	quiet   bool
+	live    bool
 	noTrunc bool
 	verbose bool
 
@@ -122,6 +123,7 @@ Exit status: 0 all well, 1 something is wrong, 2 something could not be judged, 
 	flags.BoolVarP(&options.yes, "yes", "y", false, "Do not ask (with --fix)")
 	flags.BoolVar(&options.persist, "persist", false, "Make the fixes last over a reboot too (with --fix)")
 	flags.StringSliceVar(&options.allow, "allow", nil, `Allow fixes that "open" what was closed, or "disrupt" traffic`)
+	flags.BoolVar(&options.live, "live", false, "Prove it with one live connection, of which nothing leaves this host")
 	flags.StringVar(&options.planFile, "plan", "", "Write the plan to this file, change nothing")
 	flags.StringVar(&options.applyFile, "apply", "", "Make the plan of this file, which --plan wrote")
 	flags.StringVar(&options.format, "format", "", `Format output: "table", "json", or a Go template for each target`)
@@ -233,6 +235,9 @@ func (o *checkOptions) complete() error {
 			return err
 		}
 	}
+	if err := o.completeLive(); err != nil {
+		return err
+	}
 	return o.chooseSuite()
 }
 
@@ -325,6 +330,11 @@ func check(ctx context.Context, dockerCLI command.Cli, o *checkOptions) (int, er
 	done()
 	if err != nil {
 		return 0, err
+	}
+	if o.live {
+		if _, err := o.prove(ctx, dockerCLI.Err(), found); err != nil {
+			return 0, err
+		}
 	}
 	return o.finish(ctx, dockerCLI, found)
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"os"
 	"os/exec"
 	"regexp"
 	"strings"
@@ -19,70 +20,6 @@ import (
 	"github.com/docker-netcheck/docker-netcheck/internal/netstate"
 )
 
-// A fault is one way to break a healthy host, and what netcheck has to say of it.
-type fault struct {
-	name    string
-	suites  []string    // where it can be made; default bookworm and forky
-	options lab.Options // of the host
-	run     []string    // docker run options of web; default -p 80:80
-	command []string    // of web; default a web server on port 80
-	inject  string      // shell script in the host; $WEBPID, $WEBIP and $VETH are set
-	args    []string    // of netcheck; default web
-
-	way    string // what fails: "in" from the far client, "out" from the container; "" neither
-	status checks.Status
-	check  string // of the cause of the target in that direction
-	object string // of the cause: a regular expression, for all of it
-	fixed  bool   // --fix --yes puts it right
-	allow  string // --allow that the fix needs
-}
-
-const hardened = `sysctl -qw net.ipv4.ip_forward=0`
-
-var faults = []fault{
-	{name: "forwarding-off", inject: hardened, options: lab.Options{Firewalld: true},
-		way: "in", check: "forwarding", object: `sysctl net\.ipv4\.ip_forward`, fixed: true},
-	{name: "forwarding-off-out", inject: hardened,
-		way: "out", check: "forwarding", object: `sysctl net\.ipv4\.ip_forward`, fixed: true},
-	{name: "forwarding-off-uplink", inject: `sysctl -qw net.ipv4.conf.eth0.forwarding=0`,
-		way: "in", check: "forwarding", object: `sysctl net\.ipv4\.conf\.eth0\.forwarding`, fixed: true},
-	{name: "forwarding-off-bridge", inject: `sysctl -qw net.ipv4.conf.docker0.forwarding=0`,
-		way: "in", check: "forwarding", object: `sysctl net\.ipv4\.conf\.docker0\.forwarding`, fixed: true},
-	{name: "bridge-down", inject: `ip link set docker0 down`,
-		way: "in", check: "bridge", object: `link docker0`, fixed: true},
-	{name: "veth-down", inject: `ip link set $VETH down`,
-		way: "in", check: "veth", object: `link veth\w+`, fixed: true},
-	{name: "veth-nomaster", inject: `ip link set $VETH nomaster`,
-		way: "in", check: "veth", object: `link veth\w+`, fixed: true},
-	{name: "interface-down", inject: `nsenter -t $WEBPID -n ip link set eth0 down`,
-		way: "in", check: "namespace", object: `link eth0 in container web`, fixed: true},
-	{name: "paused", inject: `docker pause web`,
-		check: "running", object: `container web`},
-	{name: "published-loopback", run: []string{"-p", "127.0.0.1:80:80"}, args: []string{"--client", lab.FarAddr, "web"},
-		way: "in", check: "published", object: `container web`},
-	{name: "wrong-container-port", run: []string{"-p", "80:81"},
-		way: "in", check: "listening", object: `socket \S+:81 .*in container web|socket \S+:81 in container web`},
-	{name: "listens-loopback", command: []string{"httpd", "-f", "-p", "127.0.0.1:80", "-h", "/www"},
-		way: "in", check: "listening", object: `socket 127\.0\.0\.1:80 httpd in container web`},
-	{name: "nat-flushed-noproxy", options: lab.Options{Daemon: map[string]any{"userland-proxy": false}}, inject: `iptables -t nat -F`,
-		way: "in", check: "dnat", object: `iptables nat \S+: missing .*`, fixed: true},
-	{name: "nat-flushed-proxy", inject: `iptables -t nat -F`,
-		way: "out", check: "masquerade", object: `iptables nat POSTROUTING: missing .* -j MASQUERADE`, fixed: true},
-	{name: "filter-flushed", inject: `iptables -F`,
-		way: "in", check: "accept", object: `iptables filter \S+: missing .*`, fixed: true},
-	{name: "dnat-stale", options: lab.Options{Daemon: map[string]any{"userland-proxy": false}},
-		inject: `n=$(iptables -t nat -S DOCKER | grep -- '-A' | grep -n 'dport 80 ' | cut -d: -f1)
-rule=$(iptables -t nat -S DOCKER $n | sed "s/^-A DOCKER //; s/$WEBIP:80/172.17.0.99:80/")
-iptables -t nat -R DOCKER $n $rule`,
-		way: "in", check: "dnat", object: `iptables nat DOCKER \d+: .*--to-destination 172\.17\.0\.99:80`, fixed: true},
-	{name: "zone-moved", options: lab.Options{Firewalld: true}, inject: `firewall-cmd -q --zone=public --change-interface=docker0`,
-		way: "out", check: "firewalld", object: `firewalld zone docker`, fixed: true},
-	{name: "accepts-gone", inject: `iptables -P FORWARD DROP
-for c in DOCKER-FORWARD DOCKER-CT DOCKER-BRIDGE; do iptables -F $c 2>/dev/null || true; done
-iptables -S FORWARD | grep -E -- '-o docker0|-i docker0' | sed 's/^-A/-D/' | while read -r r; do iptables $r; done`,
-		way: "in", check: "accept", object: `iptables filter \S+: missing .*`, fixed: true},
-}
-
 // buildPlugin builds the plugin once a test process.
 func buildPlugin(t testing.TB) string {
 	t.Helper()
@@ -95,15 +32,23 @@ func buildPlugin(t testing.TB) string {
 	return path
 }
 
+// suitesOf returns where a case is tried: everywhere with NETCHECK_TEST_ALL=1, else in one of its suites, by
+// rotation.
+func suitesOf(allowed []string, number int) []string {
+	if allowed == nil {
+		allowed = lab.Suites()
+	}
+	if os.Getenv("NETCHECK_TEST_ALL") != "" {
+		return allowed
+	}
+	return allowed[number%len(allowed) : number%len(allowed)+1]
+}
+
 func TestFaults(t *testing.T) {
 	lab.Need(t)
 	path := buildPlugin(t)
-	for _, f := range faults {
-		suites := f.suites
-		if suites == nil {
-			suites = []string{lab.Bookworm, lab.Forky}
-		}
-		for _, suite := range suites {
+	for i, f := range allFaults() {
+		for _, suite := range suitesOf(f.suites, i) {
 			t.Run(f.name+"/"+suite, func(t *testing.T) {
 				t.Parallel()
 				f.test(t, suite, path)
@@ -115,21 +60,29 @@ func TestFaults(t *testing.T) {
 func (f fault) test(t *testing.T, suite, path string) {
 	f.options.Suite = suite
 	b := newBench(t, f.options, path)
+	if f.setup != "" {
+		b.must(b.host.ImportImage(b.ctx))
+		_, err := b.host.Sh(b.ctx, f.setup)
+		b.must(err)
+	}
 	run := f.run
 	if run == nil {
 		run = []string{"-p", "80:80"}
 	}
 	b.web(run, f.command)
+	if f.more != "" {
+		b.inject(f.more)
+	}
 	if f.inject != "" {
 		if f.way != "" {
-			if got := b.probe(f.way); got != "ok" {
+			if got := b.try(f); got != "ok" {
 				t.Fatalf("before the fault, %s: %s", f.way, got)
 			}
 		}
 		b.inject(f.inject)
 	}
-	if f.way != "" {
-		if got := b.probe(f.way); got == "ok" {
+	if f.way != "" && f.status != checks.Warn {
+		if got := b.try(f); got == "ok" {
 			t.Fatalf("the fault does nothing: %s is ok", f.way)
 		}
 	}
@@ -156,7 +109,7 @@ func (f fault) test(t *testing.T, suite, path string) {
 	if exit != 0 || report.Fix == nil || !report.Fix.Changed || !report.Fix.Rechecked {
 		t.Fatalf("--fix: exit status %d, %s\n%s", exit, jsonOf(report.Fix), b.stderr)
 	}
-	if got := b.probe(f.way); got != "ok" {
+	if got := b.try(f); got != "ok" {
 		t.Errorf("after the fix, %s: %s", f.way, got)
 	}
 	if out, exit := b.run("docker", "netcheck", "undo", "--yes"); exit != 0 {
@@ -179,23 +132,30 @@ func (b *bench) settles(want string) {
 	}
 }
 
+// directions says which target a way is.
+var directions = map[string]string{"out": netstate.Out, "gateway": netstate.Out, "dns": netstate.Out, "peer": netstate.Peer}
+
 // expect compares a report with what the fault should have brought.
 func (b *bench) expect(report *checks.Report, exit int, f fault) {
 	b.t.Helper()
-	want, wantExit := f.status, map[checks.Status]int{checks.Fail: 1, checks.Unknown: 2}[f.status]
+	want := f.status
 	if want == "" {
-		want, wantExit = checks.Fail, 1
+		want = checks.Fail
 	}
-	if exit != wantExit {
+	if wantExit := map[checks.Status]int{checks.Fail: 1, checks.Unknown: 2}[want]; exit != wantExit {
 		b.t.Errorf("exit status %d, want %d", exit, wantExit)
 	}
-	direction := netstate.In
-	if f.way == "out" {
-		direction = netstate.Out
+	direction := directions[f.way]
+	if direction == "" {
+		direction = netstate.In
+	}
+	family := netstate.IPv4
+	if f.options.IPv6 {
+		family = netstate.IPv6
 	}
 	object := regexp.MustCompile(`^(?:` + f.object + `)$`)
 	for _, target := range report.Targets {
-		if target.Direction != direction || target.Family != netstate.IPv4 {
+		if target.Direction != direction || target.Family != family {
 			continue
 		}
 		if target.Status != want || target.Cause == nil || target.Cause.Check != f.check || !object.MatchString(target.Cause.Object) {
@@ -205,7 +165,7 @@ func (b *bench) expect(report *checks.Report, exit int, f fault) {
 			b.t.Errorf("%s: more than one cause: %s", checks.Name(target.Target), jsonOf(target.Causes))
 		}
 		if b.t.Failed() {
-			b.t.Logf("report: %s", b.text())
+			b.t.Logf("report: %s", b.text(f.args))
 		}
 		return
 	}
@@ -249,26 +209,62 @@ func (b *bench) web(options, command []string) {
 	b.must(b.host.RunContainer(b.ctx, "web", append(args, command...)...))
 }
 
+// targetsOfScripts sets what scripts are about.
+const targetsOfScripts = `WEBPID=$(docker inspect -f '{{.State.Pid}}' web)
+WEBIP=$(docker inspect -f '{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}' web)
+VETH=$(ip -o link show type veth | sed -n 's/^[0-9]*: \(veth[0-9a-f]*\)@.*/\1/p' | head -n1)
+`
+
 // inject breaks the host.
 func (b *bench) inject(script string) {
 	b.t.Helper()
-	_, err := b.host.Sh(b.ctx, `WEBPID=$(docker inspect -f '{{.State.Pid}}' web)
-WEBIP=$(docker inspect -f '{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}' web)
-VETH=$(ip -o link show type veth | sed -n 's/^[0-9]*: \(veth[0-9a-f]*\)@.*/\1/p' | head -n1)
-`+script)
+	_, err := b.host.Sh(b.ctx, targetsOfScripts+script)
 	b.must(err)
 }
 
-// probe tries the way and says what became of it.
+// try tries the fault's own way.
+func (b *bench) try(f fault) string {
+	b.t.Helper()
+	if f.probe == "" {
+		return b.probe(f.way)
+	}
+	if _, err := b.host.Sh(b.ctx, targetsOfScripts+f.probe); err != nil {
+		return err.Error()
+	}
+	return "ok"
+}
+
+// probe tries a way and says what became of it.
 func (b *bench) probe(way string) string {
 	b.t.Helper()
-	if way == "out" {
-		ns, err := b.host.Container(b.ctx, "web")
+	from, url := b.host.Far(false), "http://"+lab.HostAddr+"/"
+	inside := func(name string) {
+		ns, err := b.host.Container(b.ctx, name)
 		b.must(err)
-		_, err = ns.Get(b.ctx, "http://"+lab.ClientAddr+":8080/")
-		return lab.Outcome(err)
+		from = ns
 	}
-	_, err := b.host.Far(false).Get(b.ctx, "http://"+lab.HostAddr+"/")
+	switch way {
+	case "out":
+		inside("web")
+		url = "http://" + lab.ClientAddr + ":8080/"
+	case "gateway": // a service of the host, by the bridge's address
+		inside("web")
+		url = "http://172.17.0.1:9000/"
+	case "peer":
+		addr, err := b.host.ContainerAddr(b.ctx, "web", "bridge")
+		b.must(err)
+		inside("peer")
+		url = "http://" + addr + "/"
+	case "near":
+		from = b.host.Clients[0].Netns
+	case "in6":
+		from, url = b.host.Far(true), "http://["+lab.HostAddr6+"]/"
+	case "host":
+		from = b.host.Netns
+	case "localhost":
+		from, url = b.host.Netns, "http://127.0.0.1/"
+	}
+	_, err := from.Get(b.ctx, url)
 	return lab.Outcome(err)
 }
 
@@ -306,8 +302,11 @@ func (b *bench) netcheck(args ...string) (*checks.Report, int) {
 }
 
 // text is what a person would see.
-func (b *bench) text() string {
-	out, _ := b.run("docker", "netcheck", "-v", "web")
+func (b *bench) text(args []string) string {
+	if args == nil {
+		args = []string{"web"}
+	}
+	out, _ := b.run("docker", append([]string{"netcheck", "-v"}, args...)...)
 	return out + b.stderr
 }
 

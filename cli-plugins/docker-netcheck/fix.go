@@ -104,6 +104,11 @@ func runFix(ctx context.Context, dockerCLI command.Cli, o *checkOptions, found *
 		}
 		err = checks.Helped(found.report, after.report, plan)
 	}
+	if err == nil && o.live {
+		if _, err = o.prove(ctx, dockerCLI.Err(), after); err == nil {
+			after.report.Fix.Proved = proved(after.report)
+		}
+	}
 	if err != nil {
 		// What did not help, or could not be seen to help, does not stay.
 		if run.ID != "" {

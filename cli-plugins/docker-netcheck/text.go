@@ -140,6 +140,9 @@ func (p *printer) judgement(j *checks.Judgement, r *checks.Report, h *checks.Hos
 		p.field("", "independent of each other: fixing one is not enough")
 	}
 	p.unknowns(j)
+	if j.Live != nil {
+		p.field("LIVE", j.Live.Result+": "+clean(j.Live.Why))
+	}
 	if j.Status != checks.Pass {
 		unknown := 0
 		for _, result := range j.Results {
@@ -147,7 +150,7 @@ func (p *printer) judgement(j *checks.Judgement, r *checks.Report, h *checks.Hos
 				unknown++
 			}
 		}
-		p.field("", fmt.Sprintf("predicted, read %s, %d checks, %d unknown", r.Read.Local().Format("15:04:05"), len(j.Results), unknown))
+		p.field("", fmt.Sprintf("%s, read %s, %d checks, %d unknown", liveWord(j.Live), r.Read.Local().Format("15:04:05"), len(j.Results), unknown))
 		p.line("  %s", p.way(j, h))
 	}
 	if p.verbose {
@@ -164,6 +167,14 @@ func (p *printer) judgement(j *checks.Judgement, r *checks.Report, h *checks.Hos
 			}
 		}
 	}
+}
+
+// liveWord says on what a judgement rests.
+func liveWord(live *checks.Live) string {
+	if live == nil {
+		return "predicted"
+	}
+	return live.Result
 }
 
 // cause prints a cause with what belongs to it.

@@ -109,14 +109,14 @@ func (l *local) Apply(ctx context.Context, plan *remediate.Plan) (*remediate.Run
 	if err := l.here(); err != nil {
 		return nil, err
 	}
-	return l.journal().Apply(ctx, plan, host.Stores(), l.facts())
+	return l.journal().Apply(ctx, plan, stores(), l.facts())
 }
 
 func (l *local) Undo(ctx context.Context, id string) (*remediate.Run, error) {
 	if err := l.here(); err != nil {
 		return nil, err
 	}
-	return l.journal().Undo(ctx, id, host.Stores(), l.facts())
+	return l.journal().Undo(ctx, id, stores(), l.facts())
 }
 
 func (l *local) Runs(context.Context) (remediate.History, error) {

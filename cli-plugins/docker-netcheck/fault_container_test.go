@@ -1,0 +1,95 @@
+package main
+
+import (
+	"fmt"
+
+	"github.com/docker-netcheck/docker-netcheck/checks"
+	"github.com/docker-netcheck/docker-netcheck/internal/lab"
+)
+
+// Faults of the container, its ports, its namespace and its links.
+var containerFaults = []fault{
+	{name: "app-listens-loopback", command: []string{"httpd", "-f", "-p", "127.0.0.1:80", "-h", "/www"},
+		way: "in", check: "listening", object: `socket 127\.0\.0\.1:80 httpd in container web`},
+	{name: "not-published", run: []string{}, args: []string{"--port", "80", "web"},
+		way: "in", check: "published", object: `container web`},
+	{name: "ctr-localhost-is-self", more: peerOf, args: []string{"--to", "127.0.0.1:8081", "peer"}, probe: `docker exec peer wget -T2 -qO- http://127.0.0.1:8081/`,
+		way: "out", check: "listening", object: `socket 127\.0\.0\.1:8081 in container peer`},
+	{name: "wrong-container-port", run: []string{"-p", "80:8080"},
+		way: "in", check: "listening", object: `socket \S+:8080 in container web`},
+	{name: "host-port-taken", inject: `docker rm -f web >/dev/null
+setsid python3 -m http.server 80 --directory /proc/self/fdinfo >/dev/null 2>&1 </dev/null &
+until ss -ltnH | grep -q :80; do sleep .05; done
+docker run -d --name web -p 80:80 bb:1 httpd -f -p 80 -h /www || true`,
+		check: "published", object: `socket 0\.0\.0\.0:80 python3`},
+	{name: "port-allocated-other-container", inject: `docker rm -f web >/dev/null
+docker run -d --name other -p 80:80 bb:1 httpd -f -p 80 -h /www
+docker run -d --name web -p 80:80 bb:1 httpd -f -p 80 -h /www || true`,
+		check: "published", object: `container other`},
+	{name: "host-service-loopback", more: fmt.Sprintf(serve, "127.0.0.1"), args: toBridge,
+		way: "gateway", check: "listening", object: `socket 127\.0\.0\.1:9000 python3`},
+	{name: "published-loopback-only", run: []string{"-p", "127.0.0.1:80:80"}, args: afar,
+		way: "in", check: "published", object: `container web`},
+	{name: "ctr-exited", inject: `docker kill web`,
+		way: "in", check: "running", object: `container web`},
+	{name: "ctr-paused", inject: `docker pause web`,
+		check: "running", object: `container web`},
+	{name: "app-slow-start", command: []string{"sh", "-c", "sleep 60; exec httpd -f -p 80 -h /www"},
+		way: "in", check: "listening", object: `socket \S+:80 in container web`},
+	{name: "ctr-uses-host-port", run: []string{"-p", "15432:80"}, more: peerOf, args: []string{"--to", "web:15432", "peer"}, probe: `docker exec peer wget -T2 -qO- http://$WEBIP:15432/`,
+		way: "peer", check: "listening", object: `socket \S+:15432 in container web`},
+	{name: "netns-donor-gone", setup: `docker run -d --name donor -p 80:80 bb:1 sleep 9999`, run: []string{"--network", "container:donor"}, command: []string{"httpd", "-f", "-p", "80", "-h", "/www"},
+		inject: `docker rm -f donor; docker run -d --name donor -p 80:80 bb:1 sleep 9999`, probe: `docker exec web wget -T2 -qO- http://198.51.100.2:8080/`,
+		way: "out", check: "namespace", object: `container web`},
+	{name: "netns-donor-restarted", setup: `docker run -d --name donor -p 80:80 bb:1 sleep 9999`, run: []string{"--network", "container:donor"}, command: []string{"httpd", "-f", "-p", "80", "-h", "/www"},
+		inject: `docker restart -t0 donor`, way: "in", check: "namespace", object: `container web`},
+	{name: "multi-net-bound-address", command: []string{"httpd", "-f", "-p", "172.17.0.2:80", "-h", "/www"}, inject: `docker network create aab; docker network connect aab web`, suites: []string{lab.Bookworm, lab.Trixie},
+		way: "in", check: "listening", object: `socket 172\.17\.0\.2:80 httpd in container web`},
+	{name: "host-network-ignores-p", run: []string{"--network", "host", "-p", "80:8000"}, command: []string{"httpd", "-f", "-p", "8000", "-h", "/www"},
+		way: "in", check: "published", object: `container web`},
+	{name: "network-internal", setup: `docker network create --internal int`, run: []string{"--network", "int", "-p", "80:80"}, command: []string{"httpd", "-f", "-p", "80", "-h", "/www"},
+		way: "in", check: "published", object: `container web`},
+	{name: "network-none", run: []string{"--network", "none", "-p", "80:80"}, command: []string{"httpd", "-f", "-p", "80", "-h", "/www"},
+		way: "in", check: "published", object: `container web`},
+	{name: "macvlan-publishes-nothing", setup: `docker network create -d macvlan --subnet 198.51.100.0/24 --gateway 198.51.100.2 --ip-range 198.51.100.128/28 -o parent=eth0 mv`,
+		run: []string{"--network", "mv", "--ip", "198.51.100.130", "-p", "80:80"}, command: []string{"httpd", "-f", "-p", "80", "-h", "/www"},
+		way: "in", check: "published", object: `container web`},
+	{name: "gateway-mode-routed", suites: []string{lab.Forky}, setup: `docker network create -o com.docker.network.bridge.gateway_mode_ipv4=routed rt`, run: []string{"--network", "rt", "-p", "80:80"},
+		args: afar, way: "in", check: "published", object: `container web`},
+	{name: "host-ip-not-assigned", inject: `docker rm -f web; docker run -d --name web -p 198.51.100.99:80:80 bb:1 httpd -f -p 80 -h /www || true`,
+		check: "published", object: `container web`},
+	{name: "published-on-gone-host-ip", run: []string{"-p", "198.51.100.15:80:80"}, inject: `ip addr add 198.51.100.16/24 dev eth0; ip addr del 198.51.100.15/24 dev eth0; ip addr add 198.51.100.16/24 dev eth0 || true; ip route replace default via 198.51.100.2`,
+		way: "in", check: "published", object: `container web`},
+	{name: "secondary-ports-unpublished", more: `docker exec -d web httpd -f -p 21100 -h /www`, args: []string{"--port", "21100", "web"},
+		check: "published", object: `container web`},
+	{name: "proto-mismatch", run: []string{"-p", "80:80/udp"},
+		way: "in", check: "listening", object: `socket \S+:80 in container web`},
+	{name: "ephemeral-port-collision", inject: `docker rm -f web
+setsid python3 -c "import socket,time;s=socket.socket();s.bind(('198.51.100.15',33000));s.connect(('198.51.100.2',8080));time.sleep(99)" </dev/null >/dev/null 2>&1 &
+until ss -tnH | grep -q :33000; do sleep .05; done
+docker run -d --name web -p 33000:80 bb:1 httpd -f -p 80 -h /www || true`,
+		check: "published", object: `socket 198\.51\.100\.15:33000 python3`},
+
+	{name: "veth-down", inject: `ip link set $VETH down`,
+		way: "in", check: "veth", object: `link veth\w+`, fixed: true},
+	{name: "veth-detached", inject: `ip link set $VETH nomaster`,
+		way: "in", check: "veth", object: `link veth\w+`, fixed: true},
+	{name: "tc-throttle", inject: `tc qdisc add dev $VETH root tbf rate 8kbit burst 1600 latency 50ms`,
+		status: checks.Warn, check: "veth", object: `link veth\w+`},
+	{name: "ctr-eth0-down", inject: `nsenter -t $WEBPID -n ip link set eth0 down`,
+		way: "in", check: "namespace", object: `link eth0 in container web`, fixed: true},
+	{name: "ctr-no-default-route", inject: `nsenter -t $WEBPID -n ip route del default`,
+		way: "in", check: "namespace", object: `route to .*: none in container web`, fixed: true},
+	{name: "ctr-wrong-gateway", inject: `nsenter -t $WEBPID -n ip route replace default via 172.17.0.254`,
+		way: "in", check: "namespace", object: `route default via 172\.17\.0\.254 .*in container web`},
+	{name: "ctr-own-firewall", inject: `nsenter -t $WEBPID -n sh -c 'iptables -P INPUT DROP; iptables -A INPUT -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT'`,
+		way: "in", check: "path", object: `iptables filter INPUT policy DROP in container web`},
+	{name: "ctr-no-ip", inject: `nsenter -t $WEBPID -n ip addr flush dev eth0`,
+		way: "in", check: "namespace", object: `link eth0 in container web`, fixed: true},
+	{name: "ctr-ip-duplicate", more: peerOf, inject: `nsenter -t $(docker inspect -f '{{.State.Pid}}' peer) -n ip addr add $WEBIP/16 dev eth0; docker exec peer ping -c1 -W1 -I $WEBIP 172.17.0.1 || true; nsenter -t $(docker inspect -f '{{.State.Pid}}' peer) -n ip addr del $(docker inspect -f '{{.NetworkSettings.IPAddress}}' peer)/16 dev eth0; ip neigh replace $WEBIP dev docker0 lladdr $(docker inspect -f '{{.NetworkSettings.MacAddress}}' peer) nud permanent`,
+		args: []string{"web"}, way: "in", check: "route", object: `neigh 172\.17\.0\.2 dev docker0`},
+	{name: "dns-embedded-broken", setup: `docker network create app`, run: []string{"--network", "app", "-p", "80:80"}, inject: `nsenter -t $WEBPID -n iptables -t nat -F; nsenter -t $WEBPID -n nft flush ruleset`,
+		probe: `docker exec web nslookup web 127.0.0.11`, way: "dns", check: "dns", object: `.*in container web`},
+	{name: "dns-blocked", setup: `docker network create app`, run: []string{"--network", "app", "--dns", "203.0.113.53", "-p", "80:80"}, inject: `iptables -I FORWARD -p udp --dport 53 -j DROP; iptables -I OUTPUT -p udp --dport 53 -j DROP`,
+		way: "", check: "dns", object: `iptables filter FORWARD 1: .*--dport 53 -j DROP`},
+}

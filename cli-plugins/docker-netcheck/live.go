@@ -1,0 +1,69 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/docker/cli/cli/streams"
+
+	"github.com/docker-netcheck/docker-netcheck/checks"
+	"github.com/docker-netcheck/docker-netcheck/internal/agent"
+	"github.com/docker-netcheck/docker-netcheck/internal/probe"
+)
+
+// prove makes one live connection for each target, sets it beside what was predicted, and returns what
+// was seen, by target.
+func (o *checkOptions) prove(ctx context.Context, notes *streams.Out, found *judged) ([]*probe.Observation, error) {
+	done := progress(notes, "making a live connection")
+	defer done()
+	observations := make([]*probe.Observation, len(found.report.Targets))
+	for i := range found.report.Targets {
+		j := &found.report.Targets[i]
+		observation, err := o.observe(ctx, found, j)
+		if ctx.Err() != nil {
+			return nil, ctx.Err()
+		}
+		verdict := probe.Verdict{}
+		if err != nil {
+			verdict = probe.Refusal(err)
+		} else {
+			verdict = probe.Compare(found.host.Walk(j.Target), observation)
+			observations[i] = observation
+		}
+		j.Live = &checks.Live{Result: verdict.Result, Last: verdict.Last, Why: verdict.Why, Not: verdict.Not}
+	}
+	found.report.Weigh()
+	return observations, nil
+}
+
+// observe makes the live connection of one target.
+func (o *checkOptions) observe(ctx context.Context, found *judged, j *checks.Judgement) (*probe.Observation, error) {
+	observer, ok := o.machine.(agent.Observer)
+	if !ok {
+		return nil, fmt.Errorf("%w: a live connection is made on the engine's own host only: run docker netcheck there, as root", probe.ErrRefused)
+	}
+	request, err := probe.NewRequest(found.snapshot, j.Target, o.iface)
+	if err != nil {
+		return nil, err
+	}
+	return observer.Observe(ctx, request)
+}
+
+// proved says whether a live connection showed that every target is well.
+func proved(r *checks.Report) bool {
+	for i := range r.Targets {
+		if live := r.Targets[i].Live; live == nil || live.Result != probe.Proved || r.Targets[i].Status == checks.Fail {
+			return false
+		}
+	}
+	return len(r.Targets) > 0
+}
+
+// completeLive checks the options that go with --live.
+func (o *checkOptions) completeLive() error {
+	if o.live && o.from != "" {
+		return errors.New("--live makes a connection on this host: it does not go with --from")
+	}
+	return nil
+}

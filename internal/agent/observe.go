@@ -1,0 +1,43 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"maps"
+
+	"github.com/docker-netcheck/docker-netcheck/internal/host"
+	"github.com/docker-netcheck/docker-netcheck/internal/probe"
+	"github.com/docker-netcheck/docker-netcheck/remediate"
+)
+
+// An Observer is a Machine on which a live connection can be made and watched. The helper's host is none.
+type Observer interface {
+	// Observe is probe.Observe. What the probe installs is in the journal while it is there.
+	Observe(context.Context, *probe.Request) (*probe.Observation, error)
+}
+
+// stores are those of this machine, and what probes make.
+func stores() remediate.Stores {
+	all := maps.Clone(host.Stores())
+	all[probe.Kind] = probe.Store{}
+	return all
+}
+
+// Observe implements Observer.
+func (l *local) Observe(ctx context.Context, r *probe.Request) (_ *probe.Observation, err error) {
+	if err := l.here(); err != nil {
+		return nil, err
+	}
+	plan := &remediate.Plan{Titles: []string{"live probe"}, Steps: r.Installs()}
+	run, err := l.journal().Apply(ctx, plan, stores(), l.facts())
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		if run.ID != "" {
+			_, undone := l.journal().Undo(context.WithoutCancel(ctx), run.ID, stores(), l.facts())
+			err = errors.Join(err, undone)
+		}
+	}()
+	return probe.Observe(ctx, r)
+}

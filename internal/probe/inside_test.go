@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"io"
 	"net/netip"
 	"os"
 	"runtime/debug"
@@ -21,6 +22,15 @@ import (
 type insideRequest struct {
 	Container string
 	Targets   []insideTarget
+	Capture   *insideCapture
+}
+
+// An insideCapture makes it capture. It prints "ready" first, and ends at the end of its standard input.
+type insideCapture struct {
+	Port     netstate.Port
+	Count    int
+	Duration time.Duration
+	File     string
 }
 
 // An insideTarget says which of the container's targets is probed, and how.
@@ -75,6 +85,9 @@ func inside(text string) error {
 	if err != nil {
 		return err
 	}
+	if request.Capture != nil {
+		return request.Capture.run(s)
+	}
 	answer := insideAnswer{Snapshot: s}
 	for _, t := range request.Targets {
 		o, err := t.observe(s)
@@ -86,6 +99,37 @@ func inside(text string) error {
 		answer.Errors = append(answer.Errors, words)
 	}
 	return json.NewEncoder(os.Stdout).Encode(answer)
+}
+
+func (i insideCapture) run(s *netstate.Snapshot) error {
+	c, err := NewCapture(s, CaptureOptions{
+		Container: s.Asked[0], Port: i.Port, Count: i.Count, Duration: i.Duration, Ready: func() { fmt.Println("ready") },
+	})
+	if err != nil {
+		return err
+	}
+	out, err := os.Create(i.File)
+	if err != nil {
+		return err
+	}
+	defer out.Close()
+	file, err := c.NewFile(out)
+	if err != nil {
+		return err
+	}
+	ctx, stop := context.WithCancel(context.Background())
+	go func() {
+		io.Copy(io.Discard, os.Stdin)
+		stop()
+	}()
+	err = c.Run(ctx, func(p Packet) error {
+		fmt.Println(c.Line(p))
+		return file.Write(p)
+	})
+	fmt.Print(c.Table())
+	text, _ := json.Marshal(c.Counts())
+	fmt.Printf("%s\n", text)
+	return err
 }
 
 func (t insideTarget) observe(s *netstate.Snapshot) (*Observation, error) {
@@ -159,7 +203,7 @@ func insideWords(t testing.TB, h *lab.Host, request insideRequest) []string {
 // observeIn probes a container of a lab's host.
 func observeIn(t testing.TB, h *lab.Host, container string, targets ...insideTarget) insideAnswer {
 	t.Helper()
-	words := insideWords(t, h, insideRequest{container, targets})
+	words := insideWords(t, h, insideRequest{Container: container, Targets: targets})
 	out, err := h.Run(t.Context(), words[0], words[1:]...)
 	if err != nil {
 		t.Fatal(err)

@@ -77,7 +77,10 @@ var v6Daemon = map[string]any{"ipv6": true, "fixed-cidr-v6": "fd00:d0c::/64", "i
 func TestAsARealClient(t *testing.T) {
 	for _, suite := range []string{lab.Bookworm, lab.Forky} {
 		for _, f := range faults {
-			t.Run(suite+"/"+f.name, func(t *testing.T) { f.test(t, suite) })
+			t.Run(suite+"/"+f.name, func(t *testing.T) {
+				t.Parallel()
+				f.test(t, suite)
+			})
 		}
 	}
 }

@@ -137,3 +137,12 @@ func (m matcher) filter(base int32) asm.Instructions {
 	ins = append(ins, m.code(loadSkb)...)
 	return append(ins, keep(0xffff, toClient, fromClient)...)
 }
+
+// lost returns how many packets the kernel could not keep for the tap.
+func (t *tap) lost() int {
+	stats, err := unix.GetsockoptTpacketStats(t.fd, unix.SOL_PACKET, unix.PACKET_STATISTICS)
+	if err != nil {
+		return 0
+	}
+	return int(stats.Drops)
+}

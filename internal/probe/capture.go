@@ -1,0 +1,352 @@
+package probe
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/docker-netcheck/docker-netcheck/internal/netstate"
+	"github.com/docker-netcheck/docker-netcheck/internal/packet"
+)
+
+// The bounds of a capture that names none.
+const (
+	CaptureCount    = 1000
+	CaptureDuration = time.Minute
+	CaptureSnaplen  = 65535
+)
+
+// CaptureNeeds is what NewCapture reads of a snapshot.
+const CaptureNeeds = netstate.Engine | netstate.Links | netstate.Routes
+
+// CaptureOptions say what of one container's traffic is captured, and how much.
+type CaptureOptions struct {
+	Container string        // full ID
+	Port      netstate.Port // of the container; zero: all
+	Client    netip.Addr    // only what has this other end; zero: all
+	Iface     string        // the uplink; "": that of the default route
+	Hops      []packet.Hop  // of Uplink, Bridge, Veth and Container; none: all of them
+	Count     int           // packets, of all hops together; 0: CaptureCount
+	Duration  time.Duration // 0: CaptureDuration
+	Snaplen   int           // bytes of a packet that are kept; 0: CaptureSnaplen
+	Ready     func()        // called once all hops are open; may be nil
+}
+
+// A Capture is tcpdump at all hops of one container's traffic at once. It sees nothing of other traffic:
+// the kernel gives it copies of the container's own packets alone, on both sides of address translation.
+type Capture struct {
+	options CaptureOptions
+	places  []place
+	sieve   sieve
+	host    string
+	seen    []HopCount
+}
+
+// NewCapture prepares a capture of a container of the snapshot. It does not look at the machine.
+func NewCapture(s *netstate.Snapshot, o CaptureOptions) (*Capture, error) {
+	container := s.Container(o.Container)
+	inside := s.Sandboxes[o.Container]
+	switch {
+	case container == nil:
+		return nil, fmt.Errorf("container %s: is not in the snapshot", o.Container)
+	case s.Engine != nil && !s.Engine.Local:
+		return nil, fmt.Errorf("container %s: its engine runs on another machine", container.Name)
+	case inside == nil:
+		return nil, fmt.Errorf("container %s: has no network namespace of its own to capture in", container.Name)
+	}
+	if o.Count <= 0 {
+		o.Count = CaptureCount
+	}
+	if o.Duration <= 0 {
+		o.Duration = CaptureDuration
+	}
+	if o.Snaplen <= 0 || o.Snaplen > CaptureSnaplen {
+		o.Snaplen = CaptureSnaplen
+	}
+	c := &Capture{options: o, host: s.Host.ID}
+	c.sieve = sieve{port: o.Port.Number, client: o.Client.Unmap(), snap: int32(o.Snaplen)}
+	for _, a := range inside.Addrs {
+		if addr := a.Prefix.Addr(); !addr.IsLoopback() && !addr.IsLinkLocalUnicast() {
+			c.sieve.addrs = append(c.sieve.addrs, addr)
+		}
+	}
+	if len(c.sieve.addrs) == 0 {
+		return nil, fmt.Errorf("container %s: has no address", container.Name)
+	}
+	for _, b := range container.Published {
+		if b.HostPort != 0 && (o.Port == netstate.Port{} || o.Port == b.Port) {
+			c.sieve.outer = append(c.sieve.outer, published(&s.Host, b))
+		}
+	}
+	for _, uplink := range uplinks(s, o.Iface) {
+		c.places = append(c.places, place{hop: packet.Uplink, link: uplink})
+	}
+	c.places = append(c.places, placesOf(s, o.Container)...)
+	if len(o.Hops) > 0 {
+		c.places = slices.DeleteFunc(c.places, func(p place) bool { return !slices.Contains(o.Hops, p.hop) })
+	}
+	if len(c.places) == 0 {
+		return nil, fmt.Errorf("container %s: none of its hops is a link on this host", container.Name)
+	}
+	return c, nil
+}
+
+// uplinks returns the links by which the host's default routes lead.
+func uplinks(s *netstate.Snapshot, iface string) []string {
+	if iface != "" {
+		return []string{iface}
+	}
+	var links []string
+	for _, family := range []netstate.Family{netstate.IPv4, netstate.IPv6} {
+		if l := defaultLink(&s.Host, family); l != "" && !slices.Contains(links, l) {
+			links = append(links, l)
+		}
+	}
+	return links
+}
+
+// published returns the host's side of a binding: with all addresses of the host if it has none of its
+// own.
+func published(host *netstate.Namespace, b netstate.Binding) publishedPort {
+	p := publishedPort{proto: unix.IPPROTO_TCP, port: b.HostPort}
+	switch b.Port.Proto {
+	case "udp":
+		p.proto = unix.IPPROTO_UDP
+	case "sctp":
+		p.proto = unix.IPPROTO_SCTP
+	}
+	if b.Host.IsValid() && !b.Host.IsUnspecified() {
+		p.addrs = []netip.Addr{b.Host.Unmap()}
+		return p
+	}
+	for _, a := range host.Addrs {
+		addr := a.Prefix.Addr()
+		if !addr.IsLoopback() && (!b.Host.IsValid() || netstate.FamilyOf(addr) == netstate.FamilyOf(b.Host)) {
+			p.addrs = append(p.addrs, addr)
+		}
+	}
+	return p
+}
+
+// A Packet is one packet as one hop saw it.
+type Packet struct {
+	Time   time.Time
+	Place  int  // index into Capture.Interfaces
+	In     bool // toward the container
+	Length int  // on the wire
+	Data   []byte
+	text   string
+}
+
+// Line writes the packet as tcpdump does, with the hop in front.
+func (c *Capture) Line(p Packet) string {
+	place := c.places[p.Place]
+	arrow := "→"
+	if !p.In {
+		arrow = "←"
+	}
+	return fmt.Sprintf("%s %-9s %s %-15s %s", p.Time.Format("15:04:05.000000"), place.hop, arrow, printable(place.link), p.text)
+}
+
+// A HopCount is how many packets one hop saw, toward the container and from it.
+type HopCount struct {
+	Hop     packet.Hop `json:"hop"`
+	Link    string     `json:"link"`
+	Where   string     `json:"where"`
+	In      int        `json:"in"`
+	Out     int        `json:"out"`
+	Lost    int        `json:"lost,omitempty"`    // that the kernel could not give us
+	Missing string     `json:"missing,omitempty"` // why nothing was captured there
+}
+
+// Run captures until the count or the duration is reached or ctx ends, none of which is an error. Packets
+// come to each in order of time.
+//
+// What each returns as an error ends the capture. One hop that cannot be opened is told in the table; if
+// none can, it is an error. Nothing is left when Run returns.
+func (c *Capture) Run(ctx context.Context, each func(Packet) error) (err error) {
+	taps, err := c.open()
+	defer func() {
+		for _, t := range taps {
+			if t != nil {
+				t.Close()
+			}
+		}
+	}()
+	if err != nil {
+		return err
+	}
+	if c.options.Ready != nil {
+		c.options.Ready()
+	}
+	ctx, cancel := context.WithTimeout(ctx, c.options.Duration)
+	defer cancel()
+	err = c.loop(ctx, taps, each)
+	for i, t := range taps {
+		if t != nil {
+			c.seen[i].Lost = t.lost()
+		}
+	}
+	return err
+}
+
+// open opens a tap at every place, and starts the counts.
+func (c *Capture) open() ([]*tap, error) {
+	host, err := ownNetns()
+	if err != nil {
+		return nil, err
+	}
+	defer host.Close()
+	if c.host != "" && c.host != host.id {
+		return nil, fmt.Errorf("this is not the namespace that was read: it is %s, not %s", host.id, c.host)
+	}
+	filter, err := newSieve(c.sieve)
+	if err != nil {
+		return nil, err
+	}
+	defer filter.Close() // the filters hold it
+	taps := make([]*tap, len(c.places))
+	c.seen = make([]HopCount, len(c.places))
+	opened := false
+	var errs []error
+	// From the container outward: what a filter outside has to know is written down by those inside.
+	for i, p := range slices.Backward(c.places) {
+		c.seen[i] = HopCount{Hop: p.hop, Link: p.link, Where: p.where()}
+		program := filter.innerFilter
+		if p.hop == packet.Uplink {
+			program = filter.outerFilter
+		}
+		ns := host
+		if p.pid != 0 {
+			if ns, err = containerNetns(p.pid); err == nil && p.id != "" && ns.id != p.id {
+				ns.Close()
+				err = errors.New("its namespace has changed since it was read")
+			}
+		}
+		if err == nil {
+			err = ns.do(func() (err error) {
+				taps[i], err = openTap(p, program)
+				return err
+			})
+			if ns != host {
+				ns.Close()
+			}
+		}
+		if err != nil {
+			c.seen[i].Missing = err.Error()
+			errs = append(errs, fmt.Errorf("link %s in %s: %w", p.link, p.where(), err))
+			err = nil
+			continue
+		}
+		taps[i].hold(4 << 20)
+		opened = true
+	}
+	if !opened {
+		return taps, errors.Join(errs...)
+	}
+	return taps, nil
+}
+
+// settle is how long a packet is held back, so that those of other hops which are older come before it.
+const settle = 20 * time.Millisecond
+
+// loop reads the taps in turn and hands on what is old enough.
+func (c *Capture) loop(ctx context.Context, taps []*tap, each func(Packet) error) error {
+	var fds []unix.PollFd
+	for _, t := range taps {
+		if t != nil {
+			fds = append(fds, unix.PollFd{Fd: int32(t.fd), Events: unix.POLLIN})
+		}
+	}
+	var pending []Packet
+	buf := make([]byte, c.options.Snaplen+64)
+	left := c.options.Count
+	for left > 0 && ctx.Err() == nil {
+		if _, err := unix.Poll(fds, int(settle/time.Millisecond)); err != nil && !errors.Is(err, unix.EINTR) {
+			return err
+		}
+		now := time.Now()
+		for i, t := range taps {
+			if t == nil {
+				continue
+			}
+			for range 256 { // and then the next hop's turn
+				s, err := t.read(buf)
+				if s == nil || err != nil {
+					break // a link that goes down or away says so once; it may come back
+				}
+				pending = append(pending, c.packet(i, t, s))
+			}
+		}
+		var err error
+		if pending, left, err = c.hand(pending, left, now.Add(-settle), each); err != nil {
+			return err
+		}
+	}
+	_, _, err := c.hand(pending, left, time.Now().Add(time.Hour), each)
+	return err
+}
+
+func (c *Capture) packet(i int, t *tap, s *sample) Packet {
+	p := Packet{Time: s.time, Place: i, Length: s.length, Data: s.data[:min(len(s.data), c.options.Snaplen)]}
+	p.In = s.outgoing // of bridge and veth, what the host sends by them goes to the container
+	if t.place.hop == packet.Uplink || t.place.hop == packet.Container {
+		p.In = !s.outgoing
+	}
+	p.text = printable(decode(s.data, t.ethernet).String())
+	return p
+}
+
+// hand gives the packets older than a time to each, in order.
+func (c *Capture) hand(pending []Packet, left int, until time.Time, each func(Packet) error) ([]Packet, int, error) {
+	slices.SortStableFunc(pending, func(a, b Packet) int { return a.Time.Compare(b.Time) })
+	n := 0
+	for n < len(pending) && left > 0 && pending[n].Time.Before(until) {
+		p := pending[n]
+		if p.In {
+			c.seen[p.Place].In++
+		} else {
+			c.seen[p.Place].Out++
+		}
+		n, left = n+1, left-1
+		if err := each(p); err != nil {
+			return nil, 0, err
+		}
+	}
+	return pending[n:], left, nil
+}
+
+// Table returns the table hop × packets: where a number is smaller than the one before it, packets have
+// vanished between the two.
+func (c *Capture) Table() string {
+	var text strings.Builder
+	w := tabwriter.NewWriter(&text, 0, 0, 3, ' ', 0)
+	fmt.Fprintln(w, "HOP\tLINK\tWHERE\tTO CONTAINER\tFROM CONTAINER\t")
+	for _, n := range c.seen {
+		note := ""
+		switch {
+		case n.Missing != "":
+			fmt.Fprintf(w, "%s\t%s\t%s\t?\t?\tnot captured: %s\n", n.Hop, printable(n.Link), printable(n.Where), printable(n.Missing))
+			continue
+		case n.Lost > 0:
+			note = fmt.Sprintf("and %d that were lost to the capture", n.Lost)
+		}
+		fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%d\t%s\n", n.Hop, printable(n.Link), printable(n.Where), n.In, n.Out, note)
+	}
+	w.Flush()
+	var lines []string
+	for line := range strings.Lines(text.String()) {
+		lines = append(lines, strings.TrimRight(line, " \n"))
+	}
+	return strings.Join(lines, "\n") + "\n"
+}
+
+// Counts returns what the table shows.
+func (c *Capture) Counts() []HopCount { return slices.Clone(c.seen) }

@@ -14,8 +14,6 @@ import (
 	"strconv"
 	"strings"
 	"time"
-
-	"golang.org/x/sys/unix"
 )
 
 // JournalDir is where the journal of a host is kept.
@@ -230,7 +228,7 @@ func (j *Journal) path(id string) string { return filepath.Join(j.Dir, "run-"+id
 
 // read returns the run, or nil if it was cut off before it began.
 func (j *Journal) read(id string) (*Run, error) {
-	file, err := os.OpenFile(j.path(id), os.O_RDONLY|unix.O_NOFOLLOW, 0)
+	file, err := os.OpenFile(j.path(id), os.O_RDONLY|noFollow, 0)
 	if err != nil {
 		return nil, fmt.Errorf("journal: run %s: %w", id, err)
 	}
@@ -265,15 +263,17 @@ func (j *Journal) lock() (release func(), err error) {
 	if err := j.ready(); err != nil {
 		return nil, fmt.Errorf("journal: %w", err)
 	}
-	file, err := os.OpenFile(filepath.Join(j.Dir, "lock"), os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
+	file, err := os.OpenFile(filepath.Join(j.Dir, "lock"), os.O_RDWR|os.O_CREATE|noFollow, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("journal: %w", err)
 	}
-	if err := unix.Flock(int(file.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+	busy, err := lockFile(file)
+	if err != nil {
+		file.Close()
+		return nil, fmt.Errorf("journal: lock %s: %w", file.Name(), err)
+	}
+	if busy {
 		defer file.Close()
-		if !errors.Is(err, unix.EWOULDBLOCK) {
-			return nil, fmt.Errorf("journal: lock %s: %w", file.Name(), err)
-		}
 		holder := make([]byte, 64)
 		n, _ := file.ReadAt(holder, 0)
 		pid, _, _ := strings.Cut(string(holder[:n]), "\n")
@@ -284,7 +284,7 @@ func (j *Journal) lock() (release func(), err error) {
 		fmt.Fprintf(file, "%d\n", os.Getpid())
 	}
 	return func() {
-		unix.Flock(int(file.Fd()), unix.LOCK_UN) // a child that is just being started may have the file open as well
+		unlockFile(file) // a child that is just being started may have the file open as well
 		file.Close()
 	}, nil
 }
@@ -304,15 +304,15 @@ func (j *Journal) ready() error {
 	if err != nil {
 		return err
 	}
-	var stat unix.Stat_t
-	if err := unix.Lstat(j.Dir, &stat); err != nil {
+	owner, err := ownerOf(info)
+	if err != nil {
 		return err
 	}
 	switch {
 	case !info.IsDir():
 		return fmt.Errorf("%s: is no directory", j.Dir)
-	case int(stat.Uid) != os.Geteuid():
-		return fmt.Errorf("%s: belongs to user %d, not to %d", j.Dir, stat.Uid, os.Geteuid())
+	case owner != os.Geteuid():
+		return fmt.Errorf("%s: belongs to user %d, not to %d", j.Dir, owner, os.Geteuid())
 	case info.Mode().Perm()&0o077 != 0:
 		return fmt.Errorf("%s: others may enter it (mode %04o): it must be 0700", j.Dir, info.Mode().Perm())
 	}
@@ -337,7 +337,7 @@ type writer struct {
 
 // create starts the file of a new run.
 func (j *Journal) create(id string, begin record) (*writer, error) {
-	file, err := os.OpenFile(j.path(id), os.O_WRONLY|os.O_CREATE|os.O_TRUNC|unix.O_NOFOLLOW, 0o600)
+	file, err := os.OpenFile(j.path(id), os.O_WRONLY|os.O_CREATE|os.O_TRUNC|noFollow, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("journal: %w", err)
 	}
@@ -359,7 +359,7 @@ func (j *Journal) create(id string, begin record) (*writer, error) {
 
 // resume opens the file of a run to go on with it.
 func (j *Journal) resume(run *Run) (*writer, error) {
-	file, err := os.OpenFile(j.path(run.ID), os.O_WRONLY|unix.O_NOFOLLOW, 0)
+	file, err := os.OpenFile(j.path(run.ID), os.O_WRONLY|noFollow, 0)
 	if err != nil {
 		return nil, fmt.Errorf("journal: %w", err)
 	}
@@ -378,11 +378,7 @@ func (j *Journal) resume(run *Run) (*writer, error) {
 // reserve makes room for all lines that a run, its roll-back included, can still need.
 func (w *writer) reserve() error {
 	room := int64(8192 + 512*len(w.run.Steps))
-	err := unix.Fallocate(int(w.file.Fd()), unix.FALLOC_FL_KEEP_SIZE, w.run.size, room)
-	if errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.ENOSYS) {
-		return nil // then a write that fails rolls back
-	}
-	return err
+	return reserve(w.file, w.run.size, room)
 }
 
 // write appends a record, and returns when it is on the disk.

@@ -95,6 +95,7 @@ type helper struct {
 	stream types.HijackedResponse
 	out    *bufio.Reader // what it answers
 	said   *tail         // on stderr
+	gone   chan error    // has a value when it is removed, or that cannot be told
 	swept  chan struct{} // closed when those were removed that others left
 }
 
@@ -121,6 +122,8 @@ func start(ctx context.Context, docker client.APIClient, o Options, image, right
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
+	h.gone = make(chan error, 1)
+	go h.await()
 	h.stream, err = docker.ContainerAttach(steady, h.id, container.AttachOptions{Stream: true, Stdin: true, Stdout: true, Stderr: true})
 	if err != nil {
 		return nil, err
@@ -215,25 +218,49 @@ func (h *helper) silent(err error) error {
 	return fmt.Errorf("helper container %s: %w", h.name, err)
 }
 
-// close ends the helper and waits until it is removed.
-func (h *helper) close() error {
-	defer h.stream.Close()
-	<-h.swept
-	h.stream.CloseWrite()
-	ctx, cancel := context.WithTimeout(context.Background(), grace)
-	defer cancel()
-	waiting, failed := h.docker.ContainerWait(ctx, h.id, container.WaitConditionRemoved)
+// await waits until the helper is removed. It begins before the helper does: an engine that has just
+// removed a container may not answer at all (seen with 20.10).
+func (h *helper) await() {
+	removed, failed := h.docker.ContainerWait(context.Background(), h.id, container.WaitConditionRemoved)
 	select {
-	case <-waiting:
-		return nil
+	case <-removed:
+		h.gone <- nil
 	case err := <-failed:
 		if errdefs.IsNotFound(err) {
-			return nil
+			err = nil
 		}
-		if h.rights == reading {
-			return h.kill()
+		h.gone <- err
+	}
+}
+
+// close ends the helper and waits until it is removed.
+func (h *helper) close() error {
+	<-h.swept
+	h.stream.CloseWrite()
+	defer h.stream.Close()
+	late := time.NewTimer(grace)
+	defer late.Stop()
+	again := time.NewTicker(time.Second)
+	defer again.Stop()
+	for {
+		select {
+		case err := <-h.gone:
+			if err == nil {
+				return nil
+			}
+		case <-again.C:
+			ctx, cancel := context.WithTimeout(context.Background(), grace)
+			_, err := h.docker.ContainerInspect(ctx, h.id)
+			cancel()
+			if errdefs.IsNotFound(err) {
+				return nil
+			}
+		case <-late.C:
+			if h.rights == reading {
+				return h.kill()
+			}
+			return fmt.Errorf("helper container %s is still at work", h.name)
 		}
-		return fmt.Errorf("helper container %s: %w", h.name, err)
 	}
 }
 

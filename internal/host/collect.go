@@ -1,5 +1,5 @@
-// Package host is the only one that touches the machine: Collect reads it into a netstate.Snapshot, and
-// the stores write to it. It decides nothing.
+//go:build linux
+
 package host
 
 import (
@@ -12,29 +12,7 @@ import (
 	"time"
 
 	"github.com/docker-netcheck/docker-netcheck/internal/netstate"
-	"github.com/docker/docker/api/types/filters"
 )
-
-// The errors of Collect, beside that of a context that ended. Their texts end with what they are about.
-var (
-	// ErrNoEngine says that no engine answers: "no engine reachable: Cannot connect to …".
-	ErrNoEngine = errors.New("no engine reachable")
-	// ErrNoContainer says that a container was asked for that the engine does not have: "no such
-	// container: web".
-	ErrNoContainer = errors.New("no such container")
-)
-
-// Options say what Collect reads.
-type Options struct {
-	Docker     Docker
-	Context    string        // name of the docker context behind Docker
-	Containers []string      // names, IDs or unique beginnings of IDs
-	All        bool          // the running containers as well
-	Filters    filters.Args  // those running containers that pass, as docker ps --filter
-	Parts      netstate.Part // what is read; containers that are asked for are inspected in any case
-	Elsewhere  string        // why the engine is known not to be on this host, whose state then says nothing (see Locate)
-	Root       string        // where /proc, /sys and /etc are; "" for the root directory
-}
 
 // Collect reads a host: the engine, the containers that are asked for and their networks, and the asked
 // parts of the host's network namespace and of the running containers' own. Containers are listed in
@@ -150,7 +128,7 @@ const (
 func (c *collection) read() error {
 	c.s.Kernel = c.m.kernel()
 	c.s.BootID, _ = c.m.read("proc/sys/kernel/random/boot_id")
-	if c.elsewhere = c.o.Elsewhere; c.elsewhere == "" && !sameHost(c.o.Docker.DaemonHost()) {
+	if c.elsewhere = c.o.Place.Elsewhere; c.elsewhere == "" && !c.o.Place.Here && !sameHost(c.o.Docker.DaemonHost()) {
 		c.elsewhere = "the engine is on another host: " + c.o.Docker.DaemonHost()
 	}
 	if c.elsewhere != "" {
@@ -185,7 +163,9 @@ func (c *collection) readHost() {
 	c.before.generation = c.generation()
 	c.readNamespace(netns{}, "", &c.s.Host)
 	c.run(func() {
-		c.before.dockerd = c.m.findDockerd(c.o.Docker.DaemonHost())
+		if c.before.dockerd = c.o.Place.PID; c.before.dockerd == 0 {
+			c.before.dockerd = c.m.findDockerd(c.o.Docker.DaemonHost())
+		}
 		c.before.started = c.m.started(c.before.dockerd)
 		if c.m.sameNamespace(c.before.dockerd, "net") == localNo {
 			c.elsewhere = "dockerd runs in another network namespace than this program"

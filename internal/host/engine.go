@@ -1,8 +1,9 @@
+//go:build linux
+
 package host
 
 import (
 	"cmp"
-	"context"
 	"maps"
 	"net/netip"
 	"slices"
@@ -10,29 +11,12 @@ import (
 	"strings"
 
 	"github.com/docker-netcheck/docker-netcheck/internal/netstate"
-	"github.com/docker/docker/api/types"
 	"github.com/docker/docker/api/types/container"
 	"github.com/docker/docker/api/types/network"
 	"github.com/docker/docker/api/types/system"
 	"github.com/docker/docker/api/types/versions"
 	"github.com/docker/go-connections/nat"
 )
-
-// Docker is the little of the Docker API that is used; *client.Client of
-// github.com/docker/docker/client satisfies it.
-//
-// The engine's version comes from Info: ServerVersion makes the engine run runc and docker-init once
-// more, which takes as long as everything else together.
-type Docker interface {
-	Ping(context.Context) (types.Ping, error)
-	Info(context.Context) (system.Info, error)
-	ContainerInspect(ctx context.Context, name string) (container.InspectResponse, error)
-	ContainerList(context.Context, container.ListOptions) ([]container.Summary, error)
-	NetworkList(context.Context, network.ListOptions) ([]network.Summary, error)
-	NetworkInspect(ctx context.Context, id string, o network.InspectOptions) (network.Inspect, error)
-	DaemonHost() string    // "unix:///var/run/docker.sock"
-	ClientVersion() string // API version that was agreed upon
-}
 
 // engineState keeps what is used of /info.
 func engineState(info system.Info, e *netstate.EngineState) {
@@ -41,7 +25,7 @@ func engineState(info system.Info, e *netstate.EngineState) {
 	e.OS = info.OperatingSystem
 	e.Swarm = string(info.Swarm.LocalNodeState)
 	e.LiveRestore = info.LiveRestoreEnabled
-	e.Warnings = info.Warnings
+	e.Warnings = slices.Concat(info.Warnings)
 	for _, option := range info.SecurityOptions {
 		// "name=seccomp,profile=builtin"
 		name, _, _ := strings.Cut(strings.TrimPrefix(option, "name="), ",")
@@ -80,7 +64,7 @@ func containerState(in container.InspectResponse) netstate.Container {
 			c.NetworkMode = string(h.NetworkMode)
 			c.Configured = bindings(h.PortBindings)
 			c.PublishAll = h.PublishAllPorts
-			c.DNS = h.DNS
+			c.DNS = slices.Concat(h.DNS) // an empty list is nil, as a document says it
 			c.AutoRemove = h.AutoRemove
 		}
 	}
@@ -112,7 +96,7 @@ func endpoint(name string, e *network.EndpointSettings) netstate.Endpoint {
 		IPv4: lengthened(e.IPAddress, e.IPPrefixLen), Gateway4: parseAddrOrZero(e.Gateway),
 		IPv6: lengthened(e.GlobalIPv6Address, e.GlobalIPv6PrefixLen), Gateway6: parseAddrOrZero(e.IPv6Gateway),
 		MAC: e.MacAddress, GwPriority: e.GwPriority,
-		Options: networkOptions(e.DriverOpts), Aliases: e.Aliases,
+		Options: networkOptions(e.DriverOpts), Aliases: slices.Concat(e.Aliases),
 	}
 }
 

@@ -1,3 +1,5 @@
+//go:build linux
+
 package host
 
 import (
@@ -20,22 +22,6 @@ import (
 
 	"golang.org/x/sys/unix"
 )
-
-// AgentLabel marks netcheck's own helper containers, which Collect does not count among the running ones.
-const AgentLabel = "docker-netcheck.agent"
-
-// A Dialer connects to an engine; *client.Client of github.com/docker/docker/client is one.
-type Dialer interface {
-	Dialer() func(context.Context) (net.Conn, error)
-}
-
-// A Place says where an engine is, as seen from this program.
-type Place struct {
-	Here      bool   // on this host, and this program can read and change all of it
-	PID       int    // of dockerd, if it is Here; 0: not known
-	Why       string // it is not Here: a clause
-	Elsewhere string // it is known not to be on this host: the same clause; "" if that is not known
-}
 
 // Locate finds out whether the engine is on this host. The address says nothing of that: a socket may
 // be a forwarded one, or that of an engine in a container. What counts is the process that holds the

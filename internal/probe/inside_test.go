@@ -1,3 +1,5 @@
+//go:build linux
+
 package probe
 
 import (
@@ -156,7 +158,9 @@ func (t insideTarget) request(s *netstate.Snapshot) (*Request, error) {
 	}
 	if t.To.IsValid() {
 		target.Direction, target.From, target.To = netstate.Peer, netstate.FromContainer, t.To
-		target.Port = netstate.Port{Number: t.To.Port(), Proto: "tcp"}
+		if t.To.Port() != 0 {
+			target.Port = netstate.Port{Number: t.To.Port(), Proto: "tcp"}
+		}
 	}
 	proto := t.Proto
 	if proto == "" {

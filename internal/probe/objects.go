@@ -1,3 +1,5 @@
+//go:build linux
+
 package probe
 
 import (
@@ -9,17 +11,6 @@ import (
 	"github.com/docker-netcheck/docker-netcheck/internal/netstate"
 	"github.com/docker-netcheck/docker-netcheck/internal/packet"
 )
-
-// A naming joins what the kernel's trace tells (table, chain, handle) to the rules of a snapshot.
-type naming struct {
-	rules    *netstate.Ruleset
-	iptables []netstate.IptablesSet
-	print    netstate.NftPrinter
-}
-
-func newNaming(s *netstate.Snapshot) naming {
-	return naming{s.Host.Nft, s.Host.Iptables, s.Host.NftPrinter()}
-}
 
 // nftFamilies are nf_tables' families by number.
 var nftFamilies = map[uint8]string{

@@ -269,3 +269,14 @@ func placesOf(s *netstate.Snapshot, id string) []place {
 	}
 	return slices.Concat(bridges, veths, eths)
 }
+
+// A naming joins what the kernel's trace tells (table, chain, handle) to the rules of a snapshot.
+type naming struct {
+	rules    *netstate.Ruleset
+	iptables []netstate.IptablesSet
+	print    netstate.NftPrinter
+}
+
+func newNaming(s *netstate.Snapshot) naming {
+	return naming{s.Host.Nft, s.Host.Iptables, s.Host.NftPrinter()}
+}

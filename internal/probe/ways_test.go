@@ -1,0 +1,291 @@
+//go:build linux
+
+package probe
+
+import (
+	"bufio"
+	"context"
+	"net/netip"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/docker-netcheck/docker-netcheck/internal/lab"
+	"github.com/docker-netcheck/docker-netcheck/internal/netstate"
+	"github.com/docker-netcheck/docker-netcheck/internal/packet"
+)
+
+// healthy starts a host with a web server on 8080, and over UDP an echo on 5353.
+func healthy(t *testing.T, o lab.Options) *lab.Host {
+	t.Helper()
+	h := lab.New(t, o)
+	if err := h.Web(t.Context(), "web", "-p", "8080:80", "-p", "5353:53/udp"); err != nil {
+		t.Fatal(err)
+	}
+	return h
+}
+
+// TestEveryOrigin makes a connection from each place that there is, by each protocol.
+func TestEveryOrigin(t *testing.T) {
+	h := healthy(t, lab.Options{IPv6: true, Daemon: v6Daemon})
+	if err := h.Web(t.Context(), "peer"); err != nil {
+		t.Fatal(err)
+	}
+	web, err := h.Container(t.Context(), "web")
+	if err != nil {
+		t.Fatal(err)
+	}
+	addr, err := h.ContainerAddr(t.Context(), "peer", "bridge")
+	if err != nil {
+		t.Fatal(err)
+	}
+	stop, err := web.Echo("0.0.0.0:53")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer stop()
+	peer := netip.AddrPortFrom(netip.MustParseAddr(addr), 80)
+	targets := []insideTarget{
+		{From: netstate.FromOutside, Client: nobody},
+		{From: netstate.FromOutside, Client: nobody, HTTP: true},
+		{From: netstate.FromOutside, Client: nobody, Proto: "udp"},
+		{From: netstate.FromOutside, Client: nobody, ICMP: true},
+		{From: netstate.FromOutside, Client: nobody, Older: true},
+		{From: netstate.FromOutside, Client: nobody6, V6: true},
+		{From: netstate.FromOutside, Client: nobody6, V6: true, ICMP: true},
+		{From: netstate.FromOutside, Client: nobody6, V6: true, HTTP: true},
+		{From: netstate.FromHost},
+		{From: netstate.FromLocalhost},
+		{From: netstate.FromHost, V6: true},
+		{From: netstate.FromLocalhost, V6: true},
+		{To: peer},
+		{To: netip.AddrPortFrom(peer.Addr(), 0)},
+	}
+	before := leftovers(t, h)
+	a := observeIn(t, h, "web", targets...)
+	for i, o := range a.Observations {
+		if a.Errors[i] != "" {
+			t.Errorf("%+v: %s", targets[i], a.Errors[i])
+			continue
+		}
+		v := Compare(packet.New(a.Snapshot).Walk(o.Target), o)
+		t.Logf("%s from %s: %s (%s), %d copies, %d rules, %d drops, conntrack %v; %s: %s", o.Flow, o.Target.From, o.Outcome, o.Answer, len(o.Copies), len(o.Rules), len(o.Drops), o.Conntrack != nil, v.Result, v.Why)
+		if !o.Outcome.Well() || len(o.Missing) > 0 {
+			t.Errorf("%s: %s %v", o.Flow, o.Outcome, o.Missing)
+		}
+		if targets[i].HTTP && !strings.HasPrefix(o.Answer, "HTTP/1.") {
+			t.Errorf("%s: answer %q", o.Flow, o.Answer)
+		}
+		if o.Conntrack == nil {
+			t.Errorf("%s: no conntrack entry", o.Flow)
+		}
+	}
+	if after := leftovers(t, h); after != before {
+		t.Errorf("before:\n%s\nafter:\n%s", before, after)
+	}
+}
+
+// TestOtherUplinks has a bridge, and a tunnel without link layer, where the packets come in or go out.
+func TestOtherUplinks(t *testing.T) {
+	for _, c := range []struct {
+		name, script, iface string
+		outcome             Outcome
+		replyBy             string
+	}{
+		{"a bridge", `ip link add br0 type bridge; ip addr flush dev eth0; ip link set br0 up; ip link set eth0 master br0
+			ip addr add 198.51.100.15/24 dev br0; ip route add default via 198.51.100.2`, "br0", Connected, "br0"},
+		{"a bond", `ip link add bond0 type bond mode active-backup; ip addr flush dev eth0; ip link set eth0 down; ip link set eth0 master bond0
+			ip link set bond0 up; ip addr add 198.51.100.15/24 dev bond0; ip route add default via 198.51.100.2`, "bond0", Connected, "bond0"},
+		{"a tunnel back", `ip tuntap add tun0 mode tun; ip addr add 10.8.0.1/24 dev tun0; ip link set tun0 up; ip route replace default dev tun0`, "eth0", Connected, "tun0"},
+		{"a tunnel", `ip tuntap add tun0 mode tun; ip addr add 10.8.0.1/24 dev tun0; ip link set tun0 up; ip route replace default dev tun0`, "tun0", Connected, "tun0"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			h := healthy(t, lab.Options{})
+			if out, err := h.Sh(t.Context(), c.script); err != nil {
+				if strings.Contains(err.Error(), "Unknown device type") || strings.Contains(err.Error(), "not supported") || strings.Contains(err.Error(), "/dev/net/tun") {
+					t.Skip(err)
+				}
+				t.Fatal(out, err)
+			}
+			if strings.Contains(c.script, "tuntap") {
+				// Without a program that holds it a tunnel has no carrier, and packets for it are dropped.
+				hold(t, h, "tun0")
+			}
+			segment := listenOnSegment(t, h)
+			a := observeIn(t, h, "web", insideTarget{From: netstate.FromOutside, Client: nobody, Iface: c.iface})
+			segment(nobody)
+			if a.Errors[0] != "" {
+				t.Fatal(a.Errors[0])
+			}
+			o := a.Observations[0]
+			if o.Outcome != c.outcome || !slices.Equal(o.ReplyBy, []string{c.replyBy}) {
+				t.Errorf("%s (%s), reply by %v: %+v", o.Outcome, o.Answer, o.ReplyBy, o.Copies)
+			}
+		})
+	}
+}
+
+// hold opens a tunnel's device inside of the host, as a VPN's program does.
+func hold(t *testing.T, h *lab.Host, name string) {
+	t.Helper()
+	err := h.Do(func() error {
+		fd, err := unix.Open("/dev/net/tun", unix.O_RDWR|unix.O_CLOEXEC, 0) // belongs to this namespace
+		if err != nil {
+			return err
+		}
+		t.Cleanup(func() { unix.Close(fd) })
+		request, err := unix.NewIfreq(name)
+		if err != nil {
+			return err
+		}
+		request.SetUint16(unix.IFF_TUN)
+		return unix.IoctlIfreq(fd, unix.TUNSETIFF, request)
+	})
+	if err != nil {
+		t.Skip(err)
+	}
+}
+
+// TestForeignIngress: beside tcx others' classifiers do not matter; on older kernels a probe does not
+// touch a clsact discipline that somebody else has.
+func TestForeignIngress(t *testing.T) {
+	h := healthy(t, lab.Options{})
+	if _, err := h.Sh(t.Context(), "tc qdisc add dev eth0 clsact"); err != nil {
+		t.Fatal(err)
+	}
+	before := leftovers(t, h)
+	a := observeIn(t, h, "web", insideTarget{From: netstate.FromOutside, Client: nobody}, insideTarget{From: netstate.FromOutside, Client: nobody, Older: true})
+	if a.Errors[0] != "" || a.Observations[0].Outcome != Connected {
+		t.Errorf("beside clsact: %s %+v", a.Errors[0], a.Observations[0])
+	}
+	if !strings.HasPrefix(a.Errors[1], ErrRefused.Error()) {
+		t.Errorf("before tcx: %q %+v", a.Errors[1], a.Observations[1])
+	}
+	if after := leftovers(t, h); after != before {
+		t.Errorf("before:\n%s\nafter:\n%s", before, after)
+	}
+}
+
+// TestKilled kills the probe at many points: the kernel takes everything away, and where it is an older
+// one, what a journal says does.
+func TestKilled(t *testing.T) {
+	h := healthy(t, lab.Options{})
+	before := leftovers(t, h)
+	times := 10
+	if n, err := strconv.Atoi(os.Getenv("NETCHECK_TEST_KILLS")); err == nil {
+		times = n
+	}
+	kill := func(after time.Duration, o insideTarget) {
+		words := insideWords(t, h, insideRequest{Container: "web", Targets: []insideTarget{o}})
+		// The kernel ends what a killed process held; the next command is a moment later.
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		cmd := h.Command(ctx, words[0], words[1:]...)
+		out, err := cmd.StdoutPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		if o.Stay {
+			if line, err := bufio.NewReader(out).ReadString('\n'); line != "ready\n" {
+				t.Errorf("%q: %v", line, err)
+			}
+		} else {
+			time.Sleep(after)
+		}
+		cancel()
+		cmd.Wait()
+	}
+	for i := range times {
+		kill(time.Duration(i)*200*time.Millisecond/time.Duration(times), insideTarget{From: netstate.FromOutside, Client: nobody})
+	}
+	kill(0, insideTarget{From: netstate.FromOutside, Client: nobody, Stay: true})
+	gone(t, h, before)
+
+	kill(0, insideTarget{From: netstate.FromOutside, Client: nobody, Stay: true, Older: true})
+	tag := ""
+	for line := range strings.Lines(leftovers(t, h)) {
+		if _, rest, ok := strings.Cut(line, "netcheck-"); ok {
+			tag = rest[:8]
+		}
+	}
+	if tag == "" {
+		t.Fatal("a killed probe of the older way left no filter: the test shows nothing")
+	}
+	err := h.Do(func() error {
+		r := &Request{Tag: tag, Client: nobody}
+		for _, step := range r.Installs() {
+			if err := removeThing(step.Name); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		t.Error(err)
+	}
+	gone(t, h, before)
+}
+
+// gone waits until a host is as it was: the kernel ends namespaces in its own time.
+func gone(t *testing.T, h *lab.Host, before string) {
+	t.Helper()
+	var after string
+	for range 100 {
+		if after = leftovers(t, h); after == before {
+			return
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+	t.Errorf("before:\n%s\nafter:\n%s", before, after)
+}
+
+// TestUnderLoad has many connections to the same port at the same time: the probe sees its own alone.
+func TestUnderLoad(t *testing.T) {
+	h := healthy(t, lab.Options{})
+	var made, failed atomic.Int64
+	ctx, stop := context.WithCancel(t.Context())
+	done := make(chan struct{})
+	for range 4 {
+		go func() {
+			for ctx.Err() == nil {
+				if err := h.Far(false).Connect(ctx, lab.HostAddr+":8080"); err == nil {
+					made.Add(1)
+				} else if ctx.Err() == nil {
+					failed.Add(1)
+				}
+			}
+			done <- struct{}{}
+		}()
+	}
+	a := observeIn(t, h, "web", insideTarget{From: netstate.FromOutside, Client: nobody}, insideTarget{From: netstate.FromOutside, Client: nobody})
+	stop()
+	for range 4 {
+		<-done
+	}
+	for i, o := range a.Observations {
+		if a.Errors[i] != "" || o.Outcome != Connected {
+			t.Errorf("%s %+v", a.Errors[i], o)
+			continue
+		}
+		for _, c := range o.Copies {
+			if !strings.Contains(c.Text, nobody.String()) {
+				t.Errorf("not the probe's: %s", c.Text)
+			}
+		}
+		if len(o.Copies) != 12 || len(o.Drops) > 0 || len(o.Missing) > 0 {
+			t.Errorf("%d copies, drops %+v, missing %v", len(o.Copies), o.Drops, o.Missing)
+		}
+	}
+	if made.Load() == 0 || failed.Load() > 0 {
+		t.Errorf("%d connections were made meanwhile, %d failed", made.Load(), failed.Load())
+	}
+}

@@ -44,8 +44,9 @@ lab-deps: # install what the lab needs, if anything is missing
 	if [ -n "$$missing" ]; then echo "installing" $$missing; \
 	  $(SUDO) apt-get update -qq && $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing >/dev/null; fi
 
-docs: ## write docs/checks.md anew from the checks' own words
+docs: ## write docs/checks.md and docs/snapshot.md anew from the code's own words
 	go test ./cli-plugins/docker-netcheck -run TestChecksPage -update
+	go test ./internal/netstate -run TestSnapshotPage -update
 
 clean: ## remove what was built
 	rm -rf bin dist

@@ -27,8 +27,8 @@ type EngineState struct {
 	Warnings    []string     `json:"warnings,omitempty"`
 }
 
-// EngineConfig is how dockerd was told to program the host. A nil field is not known; DOCKERD.md-like
-// inference (hairpin mode, processes) is in it too, with its source in From.
+// EngineConfig is how dockerd was told to program the host. A nil field is not known. What was inferred, from
+// hairpin mode or running processes, is in it too; From names the source of each.
 type EngineConfig struct {
 	Iptables           *bool             `json:"iptables,omitempty"`
 	Ip6tables          *bool             `json:"ip6tables,omitempty"`

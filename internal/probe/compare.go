@@ -40,6 +40,8 @@ func Compare(trace *packet.Trace, o *Observation) Verdict {
 	}
 	stop := certain(trace)
 	switch {
+	case o.Flow.Proto == "icmp" && trace.Target.Port.Proto != "":
+		v.Result, v.Why = Unproved, "an ICMP echo was sent ("+o.outcome()+"), which takes another way than "+trace.Target.Port.String()
 	case o.Outcome.Well() && stop != nil:
 		v.Result, v.Why = Contradicted, fmt.Sprintf("the walk stops at %s (%s), but a connection was made: %s", stop.Object, stop.Why, o.Answer)
 	case o.Outcome.Well() && trace.Verdict == packet.May:
@@ -132,15 +134,15 @@ func (o *Observation) agrees(stop *packet.Stop) (result, why string) {
 	switch {
 	case at == "":
 		return Unproved, fmt.Sprintf("there was %s, but where it was lost was not seen; the walk says: %s", o.outcome(), said)
-	case at == stop.Hop, at.IsReply() == stop.Hop.IsReply() && near(at, stop.Hop):
+	case at == stop.Hop, at.IsReply() == stop.Hop.IsReply() && o.near(at, stop.Hop):
 		return Proved, o.ended() + ", as the walk says: " + said
 	}
 	return Contradicted, fmt.Sprintf("the walk stops at %s (%s), but %s", stop.Hop, said, o.ended())
 }
 
-// near says whether two hops cannot be told apart by what is seen. Between bridge and container a packet
-// that is lost is one that the next link did not see; what a hook decides is seen at the hook before it.
-func near(seen, said packet.Hop) bool {
+// near says whether two hops cannot be told apart by what is seen: the packet got no further than the walk
+// says, and between the two there is no place where it would have been seen.
+func (o *Observation) near(seen, said packet.Hop) bool {
 	way := packet.Hops
 	if seen.IsReply() {
 		way = replyHops
@@ -152,7 +154,7 @@ func near(seen, said packet.Hop) bool {
 	for _, passed := range way[i+1 : j+1] {
 		switch passed {
 		case packet.Uplink, packet.Bridge, packet.Veth, packet.Container:
-			if passed != said.Place() {
+			if passed != said.Place() && slices.Contains(o.Watched, passed) {
 				return false // it would have been seen there
 			}
 		}

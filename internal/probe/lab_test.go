@@ -152,6 +152,9 @@ func (f fault) test(t *testing.T, suite string) {
 	trace := packet.New(a.Snapshot).Walk(seen.Target)
 	v := Compare(trace, seen)
 	t.Logf("%s: %s (last %s)", v.Result, v.Why, v.Last)
+	if want := map[bool]string{false: Proved, true: Unproved}[f.other]; v.Result != want {
+		t.Errorf("%s, should be %s; the walk: %+v", v.Result, want, trace.Stops)
+	}
 	for _, d := range seen.Drops {
 		t.Logf("%s %s %s %s: %s", d.Hop, d.Reason, d.Function, d.Where, d.Text)
 	}

@@ -1,0 +1,175 @@
+package probe
+
+import (
+	"encoding/json"
+	"net/netip"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/docker-netcheck/docker-netcheck/internal/netstate"
+	"github.com/docker-netcheck/docker-netcheck/internal/packet"
+)
+
+// seen makes an observation of what one needs of it.
+func seen(outcome Outcome, hops ...packet.Hop) *Observation {
+	o := &Observation{Schema: Schema, Outcome: outcome, Uplink: "eth0", Flow: Flow{Proto: "tcp"},
+		Watched: []packet.Hop{packet.Uplink, packet.Bridge, packet.Veth, packet.Container}}
+	for i, h := range hops {
+		o.Copies = append(o.Copies, Copy{Time: time.Unix(int64(i), 0).UTC(), Hop: h, Link: "l", Where: "host", Text: "IP"})
+	}
+	if outcome.Well() {
+		o.Answer, o.ReplyBy = "SYN/ACK", []string{"eth0"}
+	}
+	return o
+}
+
+var whole = []packet.Hop{packet.Uplink, packet.Bridge, packet.Veth, packet.Container, packet.Container.Reply(), packet.Uplink.Reply()}
+
+func stops(hop packet.Hop, object string, verdict packet.Verdict) *packet.Trace {
+	return &packet.Trace{Via: "forward", Verdict: verdict, Stops: []packet.Stop{{Hop: hop, Object: object, Why: "so it is", Verdict: verdict}}}
+}
+
+func TestCompare(t *testing.T) {
+	passes := &packet.Trace{Via: "forward"}
+	const rule = "iptables filter DOCKER-USER 1: -j DROP"
+	dropped := seen(Silent, packet.Uplink)
+	dropped.Rules = []Rule{{Hop: packet.Accept, Object: rule, Verdict: "drop"}}
+	dropped.Drops = []Drop{{Reason: "NETFILTER_DROP", Function: "nft_do_chain", Where: "host"}}
+	otherWay := seen(Connected, whole...)
+	otherWay.ReplyBy = []string{"wg0"}
+	udp := seen(Silent, packet.Uplink, packet.Bridge, packet.Veth, packet.Container)
+	udp.Flow.Proto = "udp"
+	later := stops(packet.Accept, rule, packet.Drop)
+	later.Stops[0].Later = true
+	icmp := seen(Answered)
+	icmp.Flow.Proto = "icmp"
+	web := *passes
+	web.Target.Port = netstate.Port{Number: 80, Proto: "tcp"}
+
+	for _, c := range []struct {
+		name   string
+		trace  *packet.Trace
+		o      *Observation
+		result string
+		why    string
+	}{
+		{"healthy", passes, seen(Connected, whole...), Proved, "SYN/ACK"},
+		{"something on the host answers", passes, seen(Connected, packet.Uplink, packet.Uplink.Reply()), Contradicted, "no packet of the client was seen in the container"},
+		{"docker-proxy answers", &packet.Trace{Via: "docker-proxy"}, seen(Connected, packet.Uplink, packet.Uplink.Reply()), Proved, "docker-proxy answered"},
+		{"the reply leaves elsewhere", passes, otherWay, Unproved, "wg0"},
+		{"the walk stops, the packet does not", stops(packet.Accept, rule, packet.Drop), seen(Connected, whole...), Contradicted, rule},
+		{"the rule drops", stops(packet.Accept, rule, packet.Drop), dropped, Proved, rule + " dropped the packet (NETFILTER_DROP in nft_do_chain)"},
+		{"another rule drops", stops(packet.DNAT, "iptables raw PREROUTING 1: -j DROP", packet.Drop), dropped, Contradicted, rule},
+		{"the walk passes, the rule drops", passes, dropped, Contradicted, rule},
+		{"lost between uplink and bridge, as said", stops(packet.Route, "sysctl net.ipv4.ip_forward", packet.Drop), seen(Silent, packet.Uplink), Proved, "last seen at uplink"},
+		{"lost before the bridge, said behind it", stops(packet.Socket, "socket", packet.Refuse), seen(Silent, packet.Uplink), Contradicted, "last seen at uplink"},
+		{"seen further than said", stops(packet.Route, "sysctl net.ipv4.ip_forward", packet.Drop), seen(Silent, packet.Uplink, packet.Bridge), Contradicted, "last seen at bridge"},
+		{"seen nowhere", stops(packet.Route, "sysctl net.ipv4.ip_forward", packet.Drop), seen(Silent), Unproved, "not seen"},
+		{"cannot be told, answered", stops(packet.Accept, rule, packet.May), seen(Connected, whole...), Unproved, "depends"},
+		{"cannot be told, silent", stops(packet.Accept, rule, packet.May), seen(Silent, packet.Uplink), Unproved, "could not tell"},
+		{"a datagram without an answer", passes, udp, Proved, "reached the container"},
+		{"a container without an answer", passes, seen(Silent, packet.Uplink, packet.Bridge, packet.Veth, packet.Container), Contradicted, "did not answer"},
+		{"only later packets are stopped", later, seen(Connected, whole...), Proved, "SYN/ACK"},
+		{"an echo says nothing of a port", &web, icmp, Unproved, "another way than 80/tcp"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			if v := Compare(c.trace, c.o); v.Result != c.result || !strings.Contains(v.Why, c.why) {
+				t.Errorf("%s: %s; should be %s with %q", v.Result, v.Why, c.result, c.why)
+			}
+		})
+	}
+}
+
+func TestObservationIsADocument(t *testing.T) {
+	o := seen(Connected, whole...)
+	o.Rules = []Rule{{Hop: packet.Accept, Object: "nft", Verdict: "drop", Handle: 3}}
+	o.Drops = []Drop{{Reason: "NO_SOCKET", Function: "f", Where: "host", Hop: packet.Socket}}
+	o.Conntrack = &netstate.Flow{Family: netstate.IPv4, Proto: "tcp"}
+	o.lacks(Drops, "why")
+	o.Flow.Client = netip.MustParseAddrPort("192.0.2.1:7")
+	text, err := json.Marshal(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var back Observation
+	if err := json.Unmarshal(text, &back); err != nil {
+		t.Fatal(err)
+	}
+	again, _ := json.Marshal(back)
+	if string(again) != string(text) || !reflect.DeepEqual(back.Copies, o.Copies) {
+		t.Errorf("%s\nis not\n%s", again, text)
+	}
+}
+
+// aHost is a host with an uplink, a bridge with a port of the wire below it, and a container.
+func aHost() *netstate.Snapshot {
+	p, a := netip.MustParsePrefix, netip.MustParseAddr
+	return &netstate.Snapshot{
+		Engine: &netstate.EngineState{Local: true},
+		Host: netstate.Namespace{
+			Links: []netstate.Link{
+				{Index: 1, Name: "lo", Loopback: true, Up: true, Carrier: true},
+				{Index: 2, Name: "eth0", Up: true, Carrier: true},
+				{Index: 3, Name: "docker0", Kind: "bridge", Up: true, Carrier: true},
+				{Index: 4, Name: "port0", Up: true, Carrier: true, Master: 5},
+				{Index: 5, Name: "br0", Kind: "bridge", Up: true, Carrier: true},
+				{Index: 6, Name: "eth1"},
+			},
+			Addrs:  []netstate.Addr{{Link: "eth0", Prefix: p("198.51.100.15/24")}, {Link: "br0", Prefix: p("10.0.0.1/8")}, {Link: "docker0", Prefix: p("172.17.0.1/16")}},
+			Routes: []netstate.Route{{Family: netstate.IPv4, Table: 254, Type: "unicast", Dst: p("0.0.0.0/0"), Hops: []netstate.RouteHop{{Dev: "eth0", Gateway: a("198.51.100.2")}}}, {Family: netstate.IPv4, Table: 254, Type: "unicast", Dst: p("198.51.100.0/24"), Hops: []netstate.RouteHop{{Dev: "eth0"}}}},
+			Neighs: []netstate.Neigh{
+				{Link: "eth0", Addr: a("198.51.100.2"), MAC: "02:00:00:00:00:02", State: "stale"},
+				{Link: "eth0", Addr: a("198.51.100.3"), MAC: "02:00:00:00:00:03", State: "reachable"},
+				{Link: "eth0", Addr: a("198.51.100.4"), MAC: "02:00:00:00:00:04", State: "stale"},
+			},
+			Flows: []netstate.Flow{{Original: netstate.Tuple{Src: netip.MustParseAddrPort("203.0.113.50:999"), Dst: netip.MustParseAddrPort("198.51.100.15:8080")}}},
+		},
+		Networks: []netstate.Network{{Name: "bridge", Driver: "bridge", Options: map[string]string{"com.docker.network.bridge.name": "docker0"}}},
+	}
+}
+
+func TestRequest(t *testing.T) {
+	in := func(client, iface string) netstate.Target {
+		return netstate.Target{Direction: netstate.In, From: netstate.FromOutside, Family: netstate.IPv4, Client: netip.MustParseAddr(client), Iface: iface,
+			Port: netstate.Port{Number: 80, Proto: "tcp"}, Host: netip.MustParseAddrPort("0.0.0.0:8080")}
+	}
+	for _, c := range []struct {
+		name    string
+		target  netstate.Target
+		refused string
+	}{
+		{"outside", in("203.0.113.9", ""), ""},
+		{"a neighbour that is known", in("198.51.100.3", ""), ""},
+		{"a neighbour that nobody knows", in("198.51.100.77", ""), "no entry"},
+		{"a neighbour that would be asked again", in("198.51.100.4", ""), "stale"},
+		{"a client with a connection", in("203.0.113.50", ""), "live connection"},
+		{"the host itself", in("198.51.100.15", ""), "--client host"},
+		{"by a port of a bridge", in("203.0.113.9", "port0"), "a port of br0"},
+		{"by Docker's bridge", in("203.0.113.9", "docker0"), "no uplink"},
+		{"by loopback", in("203.0.113.9", "lo"), "no uplink"},
+		{"by a link that is down", in("203.0.113.9", "eth1"), "is down"},
+		{"by a link that is not there", in("203.0.113.9", "eth7"), "no link eth7"},
+		{"by the bridge above", in("203.0.113.9", "br0"), ""},
+		{"out", netstate.Target{Direction: netstate.Out, From: netstate.FromContainer, Family: netstate.IPv4}, "leave the machine"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			r, err := NewRequest(aHost(), c.target, "")
+			switch {
+			case c.refused == "" && err != nil:
+				t.Fatal(err)
+			case c.refused == "":
+				if r.Client != c.target.Client || !r.Server.IsValid() || r.Server.Addr().IsUnspecified() || r.Server.Port() != 8080 {
+					t.Errorf("%+v", r)
+				}
+			case err == nil || !strings.Contains(err.Error(), c.refused):
+				t.Errorf("%v; should have %q", err, c.refused)
+			}
+		})
+	}
+	r, err := NewRequest(aHost(), in("203.0.113.9", ""), "")
+	if err != nil || r.Uplink != "eth0" || r.NextHop != "02:00:00:00:00:02" {
+		t.Errorf("%+v, %v", r, err)
+	}
+}

@@ -1,3 +1,5 @@
+//go:build linux
+
 package host
 
 import (
@@ -62,6 +64,7 @@ func (s iptablesStore) canonical(ctx context.Context, thing iptablesThing, table
 	gone := slices.Clone(w.gone)
 	if chain := table.chains[thing.chain]; chain != nil {
 		if e, holds := w.find(chain.rules); holds == holdsOld {
+			w = w.framed(chain.rules, e)
 			for i, at := range e.gone {
 				gone[i] = chain.counters[at] + " " + chain.rules[at]
 				made, err := s.compiler.compile(ctx, thing, gone[i])

@@ -16,7 +16,7 @@ import (
 // neighbours.
 func whole(t *testing.T) string {
 	t.Helper()
-	text := run(t, "ip", "-d", "link") + sorted(roads(t)) + sorted(run(t, "ip", "neigh", "show", "nud", "permanent")) + confs(t)
+	text := run(t, "ip", "rule") + run(t, "ip", "-6", "rule") + run(t, "ip", "-d", "link") + sorted(roads(t)) + sorted(run(t, "ip", "neigh", "show", "nud", "permanent")) + confs(t)
 	return settled(text)
 }
 
@@ -71,6 +71,10 @@ func TestLinkStore(t *testing.T) {
 		{"neighbour", yard + busy, []remediate.Step{
 			remediate.Remove("neigh", "172.17.0.9 dev br0", "lladdr 02:00:00:00:00:09"),
 			remediate.Add("neigh", "fd00::7 dev br0", "lladdr 02:00:00:00:00:07")}},
+		{"rules", yard + busy + "rule add from 10.9.0.0/16 lookup 77 priority 100\n-6 rule add from fd99::/64 unreachable priority 200\n", []remediate.Step{
+			remediate.Add("rule", "90: not from 172.17.0.0/16 iif eth0 fwmark 0x10/0xf0 ipproto tcp dport 80-90 lookup 77", "-"),
+			remediate.Remove("rule", "100: from 10.9.0.0/16 lookup 77", "-"),
+			remediate.Remove("rule", "-6 200: from fd99::/64 unreachable", "-")}},
 		{"address and route", yard + busy, []remediate.Step{
 			remediate.Add("addr", "10.3.0.1/24 dev eth0", "broadcast 10.3.0.255"),
 			remediate.Add("route", "192.0.9.0/24", "via 10.3.0.2 dev eth0"),

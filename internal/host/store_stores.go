@@ -1,3 +1,5 @@
+//go:build linux
+
 package host
 
 import (
@@ -28,7 +30,9 @@ func (m machine) stores() remediate.Stores {
 		"addr":                     addrStore(m),
 		"neigh":                    neighStore(m),
 		"route":                    routeStore(m),
+		"rule":                     ruleStore(m),
 		"iptables":                 newIptablesStore(m),
+		"nft":                      nftStore{m},
 		"firewalld-zone":           zoneStore{m, false},
 		"firewalld-zone-permanent": zoneStore{m, true},
 	}

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/docker-netcheck/docker-netcheck/remediate"
 	"github.com/google/go-cmp/cmp"
@@ -43,13 +44,38 @@ func run(t *testing.T, command ...string) string {
 	return string(out)
 }
 
-// ip runs a batch of ip commands, one a line.
+// ip runs a batch of ip commands, one a line; those of IPv6 that would not show it begin with -6.
 func ip(t *testing.T, batch string) {
 	t.Helper()
-	command := exec.Command("ip", "-batch", "-")
-	command.Stdin = strings.NewReader(batch)
-	if out, err := command.CombinedOutput(); err != nil {
-		t.Fatalf("ip: %v\n%s", err, out)
+	batches := [2]string{}
+	for _, line := range strings.Split(batch, "\n") {
+		line, six := strings.CutPrefix(line, "-6 ")
+		batches[map[bool]int{true: 1}[six]] += line + "\n"
+	}
+	for i, family := range []string{"-4", "-6"} {
+		command := exec.Command("ip", family, "-batch", "-")
+		if i == 0 {
+			command = exec.Command("ip", "-batch", "-")
+		}
+		command.Stdin = strings.NewReader(batches[i])
+		if out, err := command.CombinedOutput(); err != nil {
+			t.Fatalf("ip: %v\n%s", err, out)
+		}
+	}
+	if strings.Contains(batch, " up\n") {
+		steady(t)
+	}
+}
+
+// steady waits until the links that are up have found that out: the kernel tells them a little later.
+func steady(t *testing.T) {
+	t.Helper()
+	before, same := "", 0
+	for deadline := time.Now().Add(10 * time.Second); same < 5 && time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
+		now := run(t, "ip", "link") + run(t, "ip", "-6", "route", "show", "table", "all")
+		if same++; now != before {
+			before, same = now, 0
+		}
 	}
 }
 

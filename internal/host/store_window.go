@@ -1,3 +1,5 @@
+//go:build linux
+
 package host
 
 import (
@@ -160,6 +162,35 @@ func apart(chain, rules []string) (at []int, missing int) {
 		at = nil
 	}
 	return at, missing
+}
+
+// framed returns the window with the neighbours that it has in the chain on the sides where it has none: an
+// undo finds its place by them.
+func (w window) framed(chain []string, e edit) window {
+	first, last := e.place, e.place
+	if n := len(e.gone); n > 0 {
+		first, last = e.gone[0], e.gone[n-1]+1
+	}
+	if len(w.before) == 0 {
+		w.before = neighbour(chain, first-1)
+	}
+	if len(w.behind) == 0 {
+		w.behind = neighbour(chain, last)
+	}
+	return w
+}
+
+// neighbour returns the line of a rule of the chain or of its end. A rule that says nothing has none.
+func neighbour(chain []string, at int) []string {
+	switch {
+	case at < 0:
+		return []string{chainStart}
+	case at >= len(chain):
+		return []string{chainEnd}
+	case chain[at] == "":
+		return nil
+	}
+	return chain[at : at+1]
 }
 
 // whole returns where rules stand between all of the window's neighbours, or -1.

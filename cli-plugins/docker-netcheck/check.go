@@ -150,6 +150,7 @@ Exit status: 0 all well, 1 something is wrong, 2 something could not be judged, 
 		newExplainCommand(dockerCLI, exit),
 		newSnapshotCommand(dockerCLI, exit),
 		newTraceCommand(dockerCLI, exit),
+		newCaptureCommand(dockerCLI, exit),
 		newVersionCommand(dockerCLI, exit),
 	)
 	return cmd

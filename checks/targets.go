@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 
 	"github.com/docker-netcheck/docker-netcheck/internal/netstate"
 )
@@ -16,8 +17,12 @@ type Ask struct {
 	Client netip.Addr    // outside client; zero: one is assumed
 	Iface  string        // link by which it comes in; "" by the route to it
 	To     netip.AddrPort
-	ToName string // --to CONTAINER
+	ToName string        // another container: its name, its ID or the beginning of one
+	ToPort netstate.Port // of it; zero: each that it offers
 }
+
+// to says whether a destination was named.
+func (ask Ask) to() bool { return ask.To.IsValid() || ask.ToName != "" }
 
 // documentation addresses stand for a client or destination that nobody named: nobody has them
 // (RFC 5737, RFC 3849).
@@ -29,21 +34,35 @@ var assumed = map[netstate.Family][]netip.Addr{
 // Targets returns what is to be judged of the containers that were asked for, in their order, and what is
 // to be said where there is nothing to judge.
 func Targets(s *netstate.Snapshot, ask Ask) (targets []netstate.Target, notes []string, err error) {
+	peer, err := ask.peer(s)
+	if err != nil {
+		return nil, nil, err
+	}
 	for _, id := range s.Asked {
 		c := s.Container(id)
-		if c == nil {
-			continue
-		}
-		in := ask.in(s, c)
-		if len(in) == 0 && ask.Port == (netstate.Port{}) && !ask.To.IsValid() && ask.ToName == "" {
-			notes = append(notes, c.Name+" publishes no port: only its way out is judged")
-		}
-		if !ask.To.IsValid() && ask.ToName == "" {
-			targets = append(targets, in...)
-		}
-		if ask.Port == (netstate.Port{}) && ask.From == "" && !ask.Client.IsValid() {
+		switch {
+		case c == nil:
+		case peer != nil:
+			if c != peer {
+				targets = append(targets, ask.peers(s, c, peer)...)
+			}
+		case ask.to():
 			targets = append(targets, ask.out(s, c)...)
+		default:
+			in := ask.in(s, c)
+			targets = append(targets, in...)
+			if ask.Port == (netstate.Port{}) && ask.From == "" && !ask.Client.IsValid() {
+				targets = append(targets, ask.out(s, c)...)
+			}
+			if note := design(s, c); note != "" {
+				notes = append(notes, note)
+			} else if len(in) == 0 {
+				notes = append(notes, c.Name+" publishes no port: only its way out is judged")
+			}
 		}
+	}
+	if peer != nil && len(targets) == 0 {
+		return nil, nil, fmt.Errorf("--to %s: is the container itself", ask.ToName)
 	}
 	if ask.Iface != "" && s.Host.Link(ask.Iface) == nil && s.Why(netstate.Key{Part: netstate.Links}) == "" {
 		return nil, nil, fmt.Errorf("--iface %s: this host has no such interface", ask.Iface)
@@ -51,51 +70,104 @@ func Targets(s *netstate.Snapshot, ask Ask) (targets []netstate.Target, notes []
 	return targets, notes, nil
 }
 
-// in returns one target a published port and address family.
+// in returns one target a published port and address family, and one for each port that was to be published
+// and is not.
 func (ask Ask) in(s *netstate.Snapshot, c *netstate.Container) []netstate.Target {
-	bindings := c.Published
-	if !c.Running {
-		bindings = c.Configured // a stopped container has no live ports; what it asked for fails `running`
-	}
+	owner := donor(s, c)
 	var targets []netstate.Target
-	for _, b := range bindings {
+	for _, b := range bindings(owner) {
 		if ask.Port != (netstate.Port{}) && b.Port != ask.Port {
 			continue
 		}
-		host := b.Host
-		if !host.IsValid() {
-			host = netip.IPv4Unspecified()
-		}
-		t := netstate.Target{
-			Container: c.Name, ID: c.ID, Direction: netstate.In, Port: b.Port,
-			Host: netip.AddrPortFrom(host, b.HostPort), Family: netstate.FamilyOf(host),
-		}
-		if ask.Client.IsValid() && netstate.FamilyOf(ask.Client) != t.Family {
-			continue
-		}
-		t.From = ask.from(host)
-		if t.From == netstate.FromOutside {
-			t.Client, t.Assumed = ask.Client, false
-			if !t.Client.IsValid() {
-				t.Client, t.Assumed = assume(s, t.Family), true
-			}
-			t.Iface = ask.Iface
-			if t.Family == netstate.IPv6 && t.Assumed && !reachesOut(s, netstate.IPv6) {
-				continue // no client can come by IPv6 to a host that has none
-			}
-		}
-		if !slices.Contains(targets, t) {
+		if t := ask.inTarget(s, c, owner, b); t != (netstate.Target{}) && !slices.Contains(targets, t) {
 			targets = append(targets, t)
 		}
 	}
-	if len(bindings) == 0 && c.NetworkMode != "host" && ask.Port != (netstate.Port{}) {
-		// The port was asked for by name: that it is not published is the answer.
-		targets = append(targets, netstate.Target{
-			Container: c.Name, ID: c.ID, Direction: netstate.In, From: ask.from(netip.IPv4Unspecified()), Port: ask.Port,
-			Family: netstate.IPv4, Client: assume(s, netstate.IPv4), Assumed: true,
-		})
+	if len(targets) > 0 || ask.Port == (netstate.Port{}) || slices.ContainsFunc(bindings(owner), func(b netstate.Binding) bool { return b.Port == ask.Port }) {
+		return targets
 	}
-	return targets
+	// The port was asked for by name: that it is not published is the answer. With the host's network it
+	// needs no publishing.
+	t := ask.inTarget(s, c, owner, netstate.Binding{Port: ask.Port, Host: netip.IPv4Unspecified(), HostPort: ask.Port.Number})
+	if owner.NetworkMode != "host" {
+		t.Host = netip.AddrPort{}
+	}
+	return []netstate.Target{t}
+}
+
+// inTarget returns the target of one binding; none if no client can come to it.
+func (ask Ask) inTarget(s *netstate.Snapshot, c, owner *netstate.Container, b netstate.Binding) netstate.Target {
+	host := b.Host
+	if !host.IsValid() {
+		host = netip.IPv4Unspecified()
+	}
+	t := netstate.Target{
+		Container: c.Name, ID: owner.ID, Direction: netstate.In, Port: b.Port, From: ask.from(host),
+		Host: netip.AddrPortFrom(host, b.HostPort), Family: netstate.FamilyOf(host),
+	}
+	if ask.Client.IsValid() && netstate.FamilyOf(ask.Client) != t.Family {
+		return netstate.Target{}
+	}
+	if t.From != netstate.FromOutside {
+		return t
+	}
+	t.Client, t.Iface = ask.Client, ask.Iface
+	if !t.Client.IsValid() {
+		t.Client, t.Assumed = assume(s, t.Family), true
+	}
+	if t.Family == netstate.IPv6 && t.Assumed && !reachesOut(s, netstate.IPv6) {
+		return netstate.Target{} // no client can come by IPv6 to a host that has none
+	}
+	return t
+}
+
+// bindings returns the container's published ports, and behind them those that it was to have and has not:
+// a container that does not run has none yet, some networks give none.
+func bindings(c *netstate.Container) []netstate.Binding {
+	all := slices.Clone(c.Published)
+	for _, b := range c.Configured {
+		if !slices.ContainsFunc(c.Published, func(p netstate.Binding) bool { return p.Port == b.Port }) {
+			all = append(all, b)
+		}
+	}
+	return all
+}
+
+// donor returns the container whose network namespace c uses: itself, or that of network mode container:ID.
+func donor(s *netstate.Snapshot, c *netstate.Container) *netstate.Container {
+	for range len(s.Containers) {
+		id, ok := strings.CutPrefix(c.NetworkMode, "container:")
+		if !ok || s.Container(id) == nil {
+			break
+		}
+		c = s.Container(id)
+	}
+	return c
+}
+
+// design says what cannot work with the container's network, by design, or "".
+func design(s *netstate.Snapshot, c *netstate.Container) string {
+	owner := donor(s, c)
+	switch {
+	case owner != c:
+		return fmt.Sprintf("%s has the network of %s: its ports and its way out are those of %[2]s", c.Name, owner.Name)
+	case c.NetworkMode == "host":
+		return c.Name + " has the host's own network: it publishes nothing, what it listens on is open on the host (--port judges one)"
+	case c.NetworkMode == "none":
+		return c.Name + " has no network, as it was told"
+	}
+	internal := len(c.Endpoints) > 0
+	for _, e := range c.Endpoints {
+		n := s.Network(e.NetworkID)
+		if n != nil && (n.Driver == "macvlan" || n.Driver == "ipvlan") && len(c.Endpoints) == 1 {
+			return fmt.Sprintf("%s is in the %s network %s: it publishes nothing, has an address of its own in the LAN, and this host itself does not reach it", c.Name, n.Driver, n.Name)
+		}
+		internal = internal && n != nil && n.Internal
+	}
+	if internal {
+		return c.Name + " is in internal networks alone: nothing is published and nothing gets out, as they were made for"
+	}
+	return ""
 }
 
 // from returns where the client is: where the user said; else on the host for a binding that only the
@@ -114,7 +186,9 @@ func (ask Ask) from(host netip.Addr) string {
 
 // out returns the container's ways out: one for each family in which it has a gateway.
 func (ask Ask) out(s *netstate.Snapshot, c *netstate.Container) []netstate.Target {
-	if !c.Running || c.NetworkMode == "none" {
+	owner := donor(s, c)
+	lost := strings.HasPrefix(owner.NetworkMode, "container:")
+	if !c.Running || c.NetworkMode == "none" && !ask.to() {
 		return nil
 	}
 	var targets []netstate.Target
@@ -122,21 +196,22 @@ func (ask Ask) out(s *netstate.Snapshot, c *netstate.Container) []netstate.Targe
 		if ask.To.IsValid() && netstate.FamilyOf(ask.To.Addr()) != family {
 			continue
 		}
-		hasGateway := false
-		for _, e := range c.Endpoints {
+		hasGateway := lost && family == netstate.IPv4
+		for _, e := range owner.Endpoints {
 			if family == netstate.IPv4 && e.Gateway4.IsValid() || family == netstate.IPv6 && e.Gateway6.IsValid() {
 				hasGateway = true
 			}
 		}
-		if !hasGateway || family == netstate.IPv6 && !ask.To.IsValid() && !reachesOut(s, family) {
+		if !hasGateway && !ask.to() || family == netstate.IPv6 && !ask.to() && !reachesOut(s, family) {
 			continue
 		}
 		t := netstate.Target{
-			Container: c.Name, ID: c.ID, Direction: netstate.Out, From: netstate.FromContainer, Family: family,
+			Container: c.Name, ID: owner.ID, Direction: netstate.Out, From: netstate.FromContainer, Family: family,
 			To: ask.To,
 		}
 		if !t.To.IsValid() {
 			t.To, t.Assumed = netip.AddrPortFrom(assume(s, family), 0), true
+			t.DNS = len(targets) == 0
 		}
 		targets = append(targets, t)
 	}
@@ -178,7 +253,17 @@ func Name(t netstate.Target) string {
 	case netstate.In:
 		return fmt.Sprintf("%s %s", t.Container, t.Port)
 	case netstate.Peer:
-		return fmt.Sprintf("%s → %s", t.Container, t.ToName)
+		if t.Port.Number == 0 {
+			return fmt.Sprintf("%s → %s", t.Container, t.ToName)
+		}
+		return fmt.Sprintf("%s → %s %s", t.Container, t.ToName, t.Port)
+	}
+	if !t.Assumed {
+		to := t.To.String()
+		if t.To.Port() == 0 {
+			to = t.To.Addr().String()
+		}
+		return fmt.Sprintf("%s → %s", t.Container, to)
 	}
 	return t.Container + " out"
 }

@@ -19,7 +19,7 @@ var containerFaults = []fault{
 		way: "in", check: "listening", object: `socket \S+:8080 in container web`},
 	{name: "host-port-taken", inject: `docker rm -f web >/dev/null
 setsid python3 -m http.server 80 --directory /proc/self/fdinfo >/dev/null 2>&1 </dev/null &
-until ss -ltnH | grep -q :80; do sleep .05; done
+for i in $(seq 40); do ss -ltnH | grep -q :80 && break; sleep .05; done
 docker run -d --name web -p 80:80 bb:1 httpd -f -p 80 -h /www || true`,
 		check: "published", object: `socket 0\.0\.0\.0:80 python3`},
 	{name: "port-allocated-other-container", inject: `docker rm -f web >/dev/null
@@ -66,7 +66,7 @@ docker run -d --name web -p 80:80 bb:1 httpd -f -p 80 -h /www || true`,
 		way: "in", check: "listening", object: `socket \S+:80 in container web`},
 	{name: "ephemeral-port-collision", inject: `docker rm -f web
 setsid python3 -c "import socket,time;s=socket.socket();s.bind(('198.51.100.15',33000));s.connect(('198.51.100.2',8080));time.sleep(99)" </dev/null >/dev/null 2>&1 &
-until ss -tnH | grep -q :33000; do sleep .05; done
+for i in $(seq 40); do ss -tnH | grep -q :33000 && break; sleep .05; done
 docker run -d --name web -p 33000:80 bb:1 httpd -f -p 80 -h /www || true`,
 		check: "published", object: `socket 198\.51\.100\.15:33000 python3`},
 

@@ -32,7 +32,7 @@ type fault struct {
 var (
 	newer    = []string{lab.Trixie, lab.Forky} // firewalld 2
 	noProxy  = map[string]any{"userland-proxy": false}
-	serve    = "setsid python3 -m http.server --bind %s 9000 >/dev/null 2>&1 </dev/null &\nuntil ss -ltnH | grep -q :9000; do sleep .05; done\n"
+	serve    = "setsid python3 -m http.server --bind %s 9000 >/dev/null 2>&1 </dev/null &\nfor i in $(seq 40); do ss -ltnH | grep -q :9000 && break; sleep .05; done\n"
 	peerOf   = "docker run -d --name peer bb:1 sleep 9999 >/dev/null\n"
 	toWeb    = []string{"--to", "web:80", "peer"}
 	nearby   = []string{"--client", lab.ClientAddr, "web"}

@@ -1,3 +1,5 @@
+//go:build linux
+
 package host
 
 import (
@@ -24,6 +26,7 @@ type collectRequest struct {
 	Docker     string // address; "" for the usual one
 	Repeat     int    // collect so often, and answer with the last snapshot and all times
 	Timeout    time.Duration
+	Document   bool // answer with the first difference between the snapshot and what its document says
 }
 
 // A collectAnswer is what it prints.
@@ -82,6 +85,9 @@ func collectInside(text string) int {
 			break
 		}
 		answer.Snapshot = s
+		if request.Document {
+			answer.Error = documentDiffers(s)
+		}
 	}
 	if err := json.NewEncoder(os.Stdout).Encode(answer); err != nil {
 		fmt.Fprintln(os.Stderr, err)

@@ -1,3 +1,5 @@
+//go:build linux
+
 package host
 
 import (
@@ -148,7 +150,7 @@ func (r *firewalldReader) read(options map[string]string) {
 		var settings map[string]dbus.Variant
 		if r.store(zoneCalls[i], &settings) {
 			zone := zoneSettings(name, settings)
-			zone.Interfaces, zone.Sources = zones[name]["interfaces"], zones[name]["sources"]
+			zone.Interfaces, zone.Sources = slices.Concat(zones[name]["interfaces"]), slices.Concat(zones[name]["sources"])
 			f.Zones = append(f.Zones, zone)
 		}
 	}
@@ -308,9 +310,10 @@ func text(v dbus.Variant) string {
 	}
 }
 
+// texts returns a variant as a list; an empty one is nil, as a document says it.
 func texts(v dbus.Variant) []string {
 	list, _ := v.Value().([]string)
-	return list
+	return slices.Concat(list)
 }
 
 // tuples returns an array of structures of strings.

@@ -152,6 +152,8 @@ func (r *redactor) addr(a netip.Addr) netip.Addr {
 		v4 := r.addr(netip.AddrFrom4([4]byte(b[12:]))).As4()
 		copy(b[12:], v4[:])
 		return netip.AddrFrom16(b)
+	case sixToFour.Contains(a):
+		return r.prefix(netip.PrefixFrom(a, a.BitLen())).Addr()
 	case isPublic(a):
 		return r.plan.prefix(netip.PrefixFrom(a, a.BitLen()), r.noting).Addr()
 	}
@@ -159,13 +161,22 @@ func (r *redactor) addr(a netip.Addr) netip.Addr {
 	return r.interfaceID(a)
 }
 
-var nat64 = netip.MustParsePrefix("64:ff9b::/96")
+// IPv6 addresses with an IPv4 address in them, as their last and as their second and third words.
+var (
+	nat64     = netip.MustParsePrefix("64:ff9b::/96")
+	sixToFour = netip.MustParsePrefix("2002::/16")
+)
 
 // prefix replaces a prefix, or an address with its network's length.
 func (r *redactor) prefix(p netip.Prefix) netip.Prefix {
 	switch {
 	case !p.IsValid():
 		return p
+	case sixToFour.Contains(p.Addr()) && p.Bits() >= sixToFour.Bits():
+		b := p.Addr().As16()
+		v4 := r.prefix(netip.PrefixFrom(netip.AddrFrom4([4]byte(b[2:6])), min(32, p.Bits()-sixToFour.Bits()))).Addr().As4()
+		copy(b[2:6], v4[:])
+		return netip.PrefixFrom(netip.AddrFrom16(b), p.Bits())
 	case isWide(p):
 		r.plan.keep(prefixFirst(p), prefixLast(p), r.noting)
 		if p == p.Masked() {

@@ -2,6 +2,7 @@ package netstate
 
 import (
 	"bytes"
+	"cmp"
 	"net/netip"
 	"slices"
 	"strings"
@@ -298,12 +299,10 @@ func typePlaces(number uint32, length int) []nftPlace {
 // intervals replaces the ranges of a set of addresses. Where two touched, their replacements need not: each
 // gets an end of its own.
 func (r *redactor) intervals(s *NftSet) {
-	slices.SortStableFunc(s.Elements, func(a, b NftElement) int {
-		if c := bytes.Compare(a.Key, b.Key); c != 0 {
-			return c
-		}
-		return -flagLast(a.IntervalEnd, b.IntervalEnd) // the start behind the end of another
-	})
+	inOrder := func(a, b NftElement) int { // the start of one behind the end of another
+		return cmp.Or(bytes.Compare(a.Key, b.Key), -flagLast(a.IntervalEnd, b.IntervalEnd))
+	}
+	slices.SortStableFunc(s.Elements, inOrder)
 	var elements []NftElement
 	for i, e := range s.Elements {
 		if len(e.Key) != int(s.KeyLen) || e.CatchAll {
@@ -332,6 +331,7 @@ func (r *redactor) intervals(s *NftSet) {
 		}
 	}
 	if !r.noting {
+		slices.SortStableFunc(elements, inOrder)
 		s.Elements = elements
 	}
 }

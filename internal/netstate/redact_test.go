@@ -40,6 +40,7 @@ func TestRedactTexts(t *testing.T) {
 		"-d 0.0.0.0/0", "--to-destination [2a01:4f8:1:2::7]:80", "-s 2A01:4F8:1::/48", "2a01:4f8:1:2::7%eth0",
 		"192.168.0.1/255.255.0.0 1.1.1.1/255.255.255.0", "-m mac --mac-source 52:54:00:AA:BB:CC", "02:42:ac:11:00:02", "at 12:34:56 x::y std::1", "1.1.1.1.",
 		"203.0.113.9", "::ffff:1.1.1.1", "64:ff9b::1.1.1.1", "2001:db8::1", "256.1.1.1 1.2.3", "1.1.1.1 and 1.1.1.1",
+		"2002:c0a8::/32 2002:e000::/19 2002:101:101::1", "2000::/3",
 	}
 	s.Host.Ipsets = []netstate.Ipset{{Name: "s", Type: "hash:ip", Entries: texts}}
 	got := s.Redact()
@@ -49,6 +50,7 @@ func TestRedactTexts(t *testing.T) {
 		"-d 0.0.0.0/0", "--to-destination [2001:db8:1:1::1]:80", "-s 2001:db8:1::/48", "2001:db8:1:1::1%eth0",
 		"192.168.0.1/255.255.0.0 198.19.0.32/255.255.255.0", "-m mac --mac-source 00:00:5E:00:53:00", "02:42:ac:11:00:02", "at 12:34:56 x::y std::1", "198.19.0.32.",
 		"203.0.113.9", "::ffff:198.19.0.32", "64:ff9b::c613:20", "2001:db8::1", "256.1.1.1 1.2.3", "198.19.0.32 and 198.19.0.32",
+		"2002:c0a8::/32 2002:e000::/19 2002:c613:20::1", "2000::/3",
 	}
 	for i, text := range got.Host.Ipsets[0].Entries {
 		if text != want[i] {
@@ -243,8 +245,8 @@ func TestRedactIntervals(t *testing.T) {
 	}}
 	s := &netstate.Snapshot{}
 	s.Host.Nft = &netstate.Ruleset{Tables: []netstate.NftTable{{Family: "ip", Name: "t", Sets: []netstate.NftSet{set}}}}
-	want := []string{"00000000 end", "01000000", "04000000 end", "c6120100", "c6120200 end", "c6120200", "c6120300 end", "c6120001", "c6120003 end",
-		"0a000000", "0b000000 end", "f0000000"}
+	want := []string{"00000000 end", "01000000", "04000000 end", "0a000000", "0b000000 end", "c6120001", "c6120003 end",
+		"c6120100", "c6120200 end", "c6120200", "c6120300 end", "f0000000"}
 	var got []string
 	for _, e := range s.Redact().Host.Nft.Tables[0].Sets[0].Elements {
 		text := hex.EncodeToString(e.Key)

@@ -16,6 +16,7 @@ import (
 // neighbours.
 func whole(t *testing.T) string {
 	t.Helper()
+	steady(t)
 	text := run(t, "ip", "rule") + run(t, "ip", "-6", "rule") + run(t, "ip", "-d", "link") + sorted(roads(t)) + sorted(run(t, "ip", "neigh", "show", "nud", "permanent")) + confs(t)
 	return settled(text)
 }

@@ -71,7 +71,7 @@ func ip(t *testing.T, batch string) {
 func steady(t *testing.T) {
 	t.Helper()
 	before, same := "", 0
-	for deadline := time.Now().Add(10 * time.Second); same < 5 && time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
+	for deadline := time.Now().Add(10 * time.Second); same < 4 && time.Now().Before(deadline); time.Sleep(15 * time.Millisecond) {
 		now := run(t, "ip", "link") + run(t, "ip", "-6", "route", "show", "table", "all")
 		if same++; now != before {
 			before, same = now, 0

@@ -21,6 +21,7 @@ import (
 
 	"github.com/docker-netcheck/docker-netcheck/internal/host"
 	"github.com/docker-netcheck/docker-netcheck/internal/netstate"
+	"github.com/docker-netcheck/docker-netcheck/internal/probe"
 	"github.com/docker-netcheck/docker-netcheck/remediate"
 )
 
@@ -39,6 +40,12 @@ type Machine interface {
 	Runs(context.Context) (remediate.History, error)
 	// Close ends what was started there and waits until it is gone.
 	Close() error
+}
+
+// An Observer is a Machine on which a live connection can be made and watched.
+type Observer interface {
+	// Observe is probe.Observe. What the probe installs is in the journal while it is there.
+	Observe(context.Context, *probe.Request) (*probe.Observation, error)
 }
 
 // When the helper is used.
@@ -80,50 +87,3 @@ func Open(ctx context.Context, docker client.APIClient, o Options) (Machine, err
 	}
 	return &remote{docker: docker, o: o, why: place.Why}, nil
 }
-
-// local is the host that this program runs on.
-type local struct {
-	docker  host.Docker
-	context string
-	place   host.Place
-}
-
-func (l *local) Collect(ctx context.Context, o host.Options) (*netstate.Snapshot, error) {
-	o.Docker, o.Context, o.Place = l.docker, l.context, l.place
-	return host.Collect(ctx, o)
-}
-
-func (l *local) journal() *remediate.Journal { return &remediate.Journal{Dir: remediate.JournalDir} }
-
-func (l *local) facts() remediate.Facts { return host.Facts(host.EngineFacts(l.docker)) }
-
-// here refuses to change a host that is not the engine's.
-func (l *local) here() error {
-	if l.place.Elsewhere != "" {
-		return fmt.Errorf("%s: nothing can be done there with --agent %s", l.place.Elsewhere, Never)
-	}
-	return nil
-}
-
-func (l *local) Apply(ctx context.Context, plan *remediate.Plan) (*remediate.Run, error) {
-	if err := l.here(); err != nil {
-		return nil, err
-	}
-	return l.journal().Apply(ctx, plan, stores(), l.facts())
-}
-
-func (l *local) Undo(ctx context.Context, id string) (*remediate.Run, error) {
-	if err := l.here(); err != nil {
-		return nil, err
-	}
-	return l.journal().Undo(ctx, id, stores(), l.facts())
-}
-
-func (l *local) Runs(context.Context) (remediate.History, error) {
-	if err := l.here(); err != nil {
-		return nil, err
-	}
-	return l.journal().Runs()
-}
-
-func (l *local) Close() error { return nil }

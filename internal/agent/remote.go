@@ -11,6 +11,7 @@ import (
 
 	"github.com/docker-netcheck/docker-netcheck/internal/host"
 	"github.com/docker-netcheck/docker-netcheck/internal/netstate"
+	"github.com/docker-netcheck/docker-netcheck/internal/probe"
 	"github.com/docker-netcheck/docker-netcheck/remediate"
 )
 
@@ -132,6 +133,20 @@ func (r *remote) Runs(ctx context.Context) (remediate.History, error) {
 	var runs remediate.History
 	err = json.Unmarshal(a.History, &runs)
 	return runs, err
+}
+
+// Observe implements Observer. The helper makes its own request of the same target.
+func (r *remote) Observe(ctx context.Context, p *probe.Request) (*probe.Observation, error) {
+	a, err := r.ask(ctx, changing, request{Do: doObserve, Observe: &observation{
+		Target: p.Target, Uplink: p.Uplink, HTTP: p.HTTP, ICMP: p.ICMP, Timeout: p.Timeout,
+	}})
+	if err != nil {
+		return nil, err
+	}
+	if a.Observation == nil || a.Observation.Schema != probe.Schema {
+		return nil, errors.New("the helper's answer holds no observation")
+	}
+	return a.Observation, nil
 }
 
 func (r *remote) Close() error {

@@ -18,6 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/docker-netcheck/docker-netcheck/internal/host"
+	"github.com/docker-netcheck/docker-netcheck/internal/probe"
 	"github.com/docker-netcheck/docker-netcheck/remediate"
 )
 
@@ -130,12 +131,13 @@ func (s *server) answer(ctx context.Context, q request) *reply {
 }
 
 func (s *server) do(ctx context.Context, q request, a *reply) (err error) {
-	if s.rights == reading && (q.Do == doApply || q.Do == doUndo) {
+	if s.rights == reading && q.Do != doCollect && q.Do != doHistory {
 		return fmt.Errorf("%s: this helper may only read", q.Do)
 	}
-	journal := &remediate.Journal{Dir: remediate.JournalDir}
+	// Which engine it is, its own container has shown.
+	here := &local{place: host.Place{Here: true}}
 	if q.Do == doHistory {
-		runs, err := journal.Runs()
+		runs, err := here.Runs(ctx)
 		if err != nil {
 			return err
 		}
@@ -147,32 +149,48 @@ func (s *server) do(ctx context.Context, q request, a *reply) (err error) {
 			return err
 		}
 	}
-	switch q.Do {
-	case doCollect:
-		if q.Collect == nil {
-			return errors.New("collect: nothing is asked for")
-		}
-		snapshot, err := host.Collect(ctx, host.Options{
-			Docker: s.docker, Context: q.Collect.Context, Containers: q.Collect.Containers,
-			All: q.Collect.All, Filters: q.Collect.Filters, Parts: q.Collect.Parts,
+	here.docker = s.docker
+	switch {
+	case q.Do == doCollect && q.Collect != nil:
+		here.context = q.Collect.Context
+		snapshot, err := here.Collect(ctx, host.Options{
+			Containers: q.Collect.Containers, All: q.Collect.All, Filters: q.Collect.Filters, Parts: q.Collect.Parts,
 		})
 		if err != nil {
 			return err
 		}
 		a.Snapshot, err = encodeSnapshot(snapshot)
 		return err
-	case doApply:
+	case q.Do == doApply:
 		plan, err := remediate.ParsePlan(q.Plan)
 		if err != nil {
 			return err
 		}
-		a.Run, err = journal.Apply(ctx, plan, host.Stores(), host.Facts(host.EngineFacts(s.docker)))
+		a.Run, err = here.Apply(ctx, plan)
 		return err
-	case doUndo:
-		a.Run, err = journal.Undo(ctx, q.Run, host.Stores(), host.Facts(host.EngineFacts(s.docker)))
+	case q.Do == doUndo:
+		a.Run, err = here.Undo(ctx, q.Run)
+		return err
+	case q.Do == doObserve && q.Observe != nil:
+		a.Observation, err = q.Observe.make(ctx, here)
 		return err
 	}
 	return fmt.Errorf("%q: this helper cannot do that", q.Do)
+}
+
+// make makes the live connection. What it needs of the host it reads anew: a client does not tell where
+// to put a program.
+func (o *observation) make(ctx context.Context, here *local) (*probe.Observation, error) {
+	snapshot, err := here.Collect(ctx, host.Options{Containers: []string{o.Target.ID}, Parts: probe.Needs})
+	if err != nil {
+		return nil, err
+	}
+	r, err := probe.NewRequest(snapshot, o.Target, o.Uplink)
+	if err != nil {
+		return nil, err
+	}
+	r.HTTP, r.ICMP, r.Timeout = o.HTTP, o.ICMP, o.Timeout
+	return here.Observe(ctx, r)
 }
 
 // findEngine returns a client of the engine that has the helper's container, over a Unix socket of the

@@ -17,6 +17,7 @@ import (
 
 	"github.com/docker-netcheck/docker-netcheck/internal/host"
 	"github.com/docker-netcheck/docker-netcheck/internal/netstate"
+	"github.com/docker-netcheck/docker-netcheck/internal/probe"
 	"github.com/docker-netcheck/docker-netcheck/remediate"
 )
 
@@ -36,6 +37,7 @@ const (
 	doApply   = "apply"
 	doUndo    = "undo"
 	doHistory = "history"
+	doObserve = "observe"
 )
 
 // A request says what to do, and to which engine.
@@ -45,6 +47,7 @@ type request struct {
 	Collect *collection     `json:"collect,omitempty"`
 	Plan    json.RawMessage `json:"plan,omitempty"` // a plan document
 	Run     string          `json:"run,omitempty"`  // to undo; "" is the last
+	Observe *observation    `json:"observe,omitempty"`
 	Timeout time.Duration   `json:"timeout,omitempty"`
 }
 
@@ -65,12 +68,23 @@ type collection struct {
 	Parts      netstate.Part `json:"parts"`
 }
 
+// An observation is the part of probe.Request that a client chooses.
+type observation struct {
+	Target  netstate.Target `json:"target"`
+	Uplink  string          `json:"uplink,omitempty"`
+	HTTP    bool            `json:"http,omitempty"`
+	ICMP    bool            `json:"icmp,omitempty"`
+	Timeout time.Duration   `json:"timeout"`
+}
+
 // A reply holds what was asked for. A run that was rolled back comes with an error.
 type reply struct {
 	Snapshot json.RawMessage `json:"snapshot,omitempty"` // a snapshot document
 	Run      *remediate.Run  `json:"run,omitempty"`
 	History  json.RawMessage `json:"history,omitempty"` // a history document
 	Error    *failure        `json:"error,omitempty"`
+
+	Observation *probe.Observation `json:"observation,omitempty"`
 }
 
 // send writes a message.
@@ -162,6 +176,7 @@ var sentinels = map[string]error{
 	"overlap":      remediate.ErrOverlap,
 	"canceled":     context.Canceled,
 	"timeout":      context.DeadlineExceeded,
+	"no probe":     probe.ErrRefused,
 }
 
 // failureOf is nil for no error.

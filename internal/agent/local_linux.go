@@ -10,12 +10,6 @@ import (
 	"github.com/docker-netcheck/docker-netcheck/remediate"
 )
 
-// An Observer is a Machine on which a live connection can be made and watched. The helper's host is none.
-type Observer interface {
-	// Observe is probe.Observe. What the probe installs is in the journal while it is there.
-	Observe(context.Context, *probe.Request) (*probe.Observation, error)
-}
-
 // stores are those of this machine, and what probes make.
 func stores() remediate.Stores {
 	all := maps.Clone(host.Stores())

@@ -8,8 +8,6 @@ import (
 	"text/tabwriter"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/docker-netcheck/docker-netcheck/internal/netstate"
 	"github.com/docker-netcheck/docker-netcheck/internal/packet"
 )
@@ -42,9 +40,24 @@ type CaptureOptions struct {
 type Capture struct {
 	options CaptureOptions
 	places  []place
-	sieve   sieve
+	what    selection
 	host    string
 	seen    []HopCount
+}
+
+// A selection says which packets are a container's.
+type selection struct {
+	addrs  []netip.Addr    // of the container
+	port   uint16          // of the container; 0: all
+	outer  []publishedPort // on the host's side
+	client netip.Addr      // only with this other end; zero: all
+}
+
+// A publishedPort is a port of the host that leads to the container.
+type publishedPort struct {
+	proto uint8
+	addrs []netip.Addr
+	port  uint16
 }
 
 // NewCapture prepares a capture of a container of the snapshot. It does not look at the machine.
@@ -69,18 +82,18 @@ func NewCapture(s *netstate.Snapshot, o CaptureOptions) (*Capture, error) {
 		o.Snaplen = CaptureSnaplen
 	}
 	c := &Capture{options: o, host: s.Host.ID}
-	c.sieve = sieve{port: o.Port.Number, client: o.Client.Unmap(), snap: int32(o.Snaplen)}
+	c.what = selection{port: o.Port.Number, client: o.Client.Unmap()}
 	for _, a := range inside.Addrs {
 		if addr := a.Prefix.Addr(); !addr.IsLoopback() && !addr.IsLinkLocalUnicast() {
-			c.sieve.addrs = append(c.sieve.addrs, addr)
+			c.what.addrs = append(c.what.addrs, addr)
 		}
 	}
-	if len(c.sieve.addrs) == 0 {
+	if len(c.what.addrs) == 0 {
 		return nil, fmt.Errorf("container %s: has no address", container.Name)
 	}
 	for _, b := range container.Published {
 		if b.HostPort != 0 && (o.Port == netstate.Port{} || o.Port == b.Port) {
-			c.sieve.outer = append(c.sieve.outer, published(&s.Host, b))
+			c.what.outer = append(c.what.outer, published(&s.Host, b))
 		}
 	}
 	for _, uplink := range uplinks(s, o.Iface) {
@@ -113,12 +126,12 @@ func uplinks(s *netstate.Snapshot, iface string) []string {
 // published returns the host's side of a binding: with all addresses of the host if it has none of its
 // own.
 func published(host *netstate.Namespace, b netstate.Binding) publishedPort {
-	p := publishedPort{proto: unix.IPPROTO_TCP, port: b.HostPort}
+	p := publishedPort{proto: 6, port: b.HostPort} // IP protocol numbers
 	switch b.Port.Proto {
 	case "udp":
-		p.proto = unix.IPPROTO_UDP
+		p.proto = 17
 	case "sctp":
-		p.proto = unix.IPPROTO_SCTP
+		p.proto = 132
 	}
 	if b.Host.IsValid() && !b.Host.IsUnspecified() {
 		p.addrs = []netip.Addr{b.Host.Unmap()}

@@ -55,7 +55,7 @@ func (c *Capture) open() ([]*tap, error) {
 	if c.host != "" && c.host != host.id {
 		return nil, fmt.Errorf("this is not the namespace that was read: it is %s, not %s", host.id, c.host)
 	}
-	filter, err := newSieve(c.sieve)
+	filter, err := newSieve(c.what, c.options.Snaplen)
 	if err != nil {
 		return nil, err
 	}
@@ -170,4 +170,3 @@ func (c *Capture) hand(pending []Packet, left int, until time.Time, each func(Pa
 	}
 	return pending[n:], left, nil
 }
-

@@ -155,9 +155,7 @@ func (f fault) test(t *testing.T, suite string) {
 	if want := map[bool]string{false: Proved, true: Unproved}[f.other]; v.Result != want {
 		t.Errorf("%s, should be %s; the walk: %+v", v.Result, want, trace.Stops)
 	}
-	for _, d := range seen.Drops {
-		t.Logf("%s %s %s %s: %s", d.Hop, d.Reason, d.Function, d.Where, d.Text)
-	}
+	t.Logf("%s", seen)
 }
 
 // patience is how long the probe waits; 0 is as usual.

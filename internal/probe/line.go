@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"strings"
 
 	"github.com/gopacket/gopacket"
 	"github.com/gopacket/gopacket/layers"
@@ -239,14 +238,4 @@ func icmpName(v6 bool, kind, code uint8) string {
 		return names[kind]
 	}
 	return fmt.Sprintf("type %d code %d", kind, code)
-}
-
-// printable replaces what a terminal would act upon.
-func printable(s string) string {
-	return strings.Map(func(r rune) rune {
-		if r < 0x20 || r >= 0x7f && r < 0xa0 {
-			return '.'
-		}
-		return r
-	}, s)
 }

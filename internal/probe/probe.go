@@ -24,6 +24,7 @@ import (
 
 	"github.com/docker-netcheck/docker-netcheck/internal/netstate"
 	"github.com/docker-netcheck/docker-netcheck/internal/packet"
+	"github.com/docker-netcheck/docker-netcheck/remediate"
 )
 
 // ErrRefused means that no probe is made because it would disturb somebody, or would say nothing about a
@@ -94,3 +95,27 @@ func (r *Request) Link() string { return "nc" + r.Tag }
 
 // Table is the name of the nftables table, of family inet, that marks the probe's packets for tracing.
 func (r *Request) Table() string { return "netcheck-" + r.Tag }
+
+// Kind is the kind of the steps that Store carries out.
+const Kind = "probe"
+
+// installed is what a thing of a probe holds while it is there.
+const installed = "made by docker netcheck for one live connection"
+
+// The beginnings of the names of a Store's things; what follows is the name of the link, table or filter.
+const (
+	linkThing   = "link "
+	tableThing  = "nft table inet "
+	filterThing = "tc filters "
+)
+
+// Installs are the steps that announce to a journal what the probe makes on the host. They are to be
+// applied before Observe, and undone after it: the kernel takes these things away with the process, and the
+// journal is the second line for kernels that do not, and for the record.
+func (r *Request) Installs() []remediate.Step {
+	steps := []remediate.Step{remediate.Add(Kind, tableThing+r.Table(), installed)}
+	if r.Client.IsValid() {
+		steps = append(steps, remediate.Add(Kind, linkThing+r.Link(), installed), remediate.Add(Kind, filterThing+r.Table(), installed))
+	}
+	return steps
+}

@@ -18,32 +18,21 @@ import (
 // end's address and port and its own port, which masquerading keeps: the filters on the inner side, which
 // such packets meet first, write these down.
 type sieve struct {
-	addrs  []netip.Addr    // of the container
-	port   uint16          // of the container; 0: all
-	outer  []publishedPort // on the host's side
-	client netip.Addr      // only with this other end; zero: all
-	sent   *ebpf.Map       // sieveKey → a byte: connections that the container has
-	snap   int32           // bytes of a packet that are kept
-}
-
-// A publishedPort is a port of the host that leads to the container.
-type publishedPort struct {
-	proto uint8
-	addrs []netip.Addr
-	port  uint16
+	selection
+	snap int32     // bytes of a packet that are kept
+	sent *ebpf.Map // sieveKey → a byte: connections that the container has
 }
 
 // sieveKeySize is that of struct { far [16]byte; farPort, ownPort uint16; proto uint32 }.
 const sieveKeySize = 24
 
 // newSieve makes the map that the filters share.
-func newSieve(s sieve) (*sieve, error) {
-	var err error
-	s.sent, err = ebpf.NewMap(&ebpf.MapSpec{Name: "netcheck_sent", Type: ebpf.LRUHash, KeySize: sieveKeySize, ValueSize: 1, MaxEntries: 4096})
+func newSieve(what selection, snaplen int) (*sieve, error) {
+	sent, err := ebpf.NewMap(&ebpf.MapSpec{Name: "netcheck_sent", Type: ebpf.LRUHash, KeySize: sieveKeySize, ValueSize: 1, MaxEntries: 4096})
 	if err != nil {
 		return nil, fmt.Errorf("bpf map: %w", err)
 	}
-	return &s, nil
+	return &sieve{what, int32(snaplen), sent}, nil
 }
 
 func (s *sieve) Close() error { return s.sent.Close() }

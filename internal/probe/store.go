@@ -16,30 +16,6 @@ import (
 	"github.com/docker-netcheck/docker-netcheck/remediate"
 )
 
-// Kind is the kind of the steps that Store carries out.
-const Kind = "probe"
-
-// installed is what a thing of a probe holds while it is there.
-const installed = "made by docker netcheck for one live connection"
-
-// The beginnings of the names of a Store's things; what follows is the name of the link, table or filter.
-const (
-	linkThing   = "link "
-	tableThing  = "nft table inet "
-	filterThing = "tc filters "
-)
-
-// Installs are the steps that announce to a journal what the probe makes on the host. They are to be
-// applied before Observe, and undone after it: the kernel takes these things away with the process, and the
-// journal is the second line for kernels that do not, and for the record.
-func (r *Request) Installs() []remediate.Step {
-	steps := []remediate.Step{remediate.Add(Kind, tableThing+r.Table(), installed)}
-	if r.Client.IsValid() {
-		steps = append(steps, remediate.Add(Kind, linkThing+r.Link(), installed), remediate.Add(Kind, filterThing+r.Table(), installed))
-	}
-	return steps
-}
-
 // Store is the store of what probes make: steps of kind "probe", by names as Request.Installs has them.
 //
 // To add a thing changes nothing: Observe makes it. To remove it removes whatever of it is left.

@@ -4,6 +4,8 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/docker/cli/cli/command"
@@ -14,6 +16,7 @@ import (
 	"github.com/docker-netcheck/docker-netcheck/checks"
 	"github.com/docker-netcheck/docker-netcheck/internal/agent"
 	"github.com/docker-netcheck/docker-netcheck/internal/packet"
+	"github.com/docker-netcheck/docker-netcheck/internal/probe"
 )
 
 // traceSchema names the document that trace --format json prints.
@@ -24,6 +27,10 @@ type traceReport struct {
 	Schema string          `json:"schema"`
 	Read   time.Time       `json:"read"`
 	Traces []*packet.Trace `json:"traces"`
+
+	// Live is what one connection for each trace showed, in the same order; null where none was made.
+	Live         []*checks.Live       `json:"live,omitempty"`
+	Observations []*probe.Observation `json:"observations,omitempty"`
 }
 
 func newTraceCommand(dockerCLI command.Cli, exit *exitStatus) *cobra.Command {
@@ -35,6 +42,9 @@ func newTraceCommand(dockerCLI command.Cli, exit *exitStatus) *cobra.Command {
 
 Computes, without sending anything, what the kernel does with the packet: each rule that has a say,
 each route, each rewrite, and the reply's way back. Where it dies stands a cross and the object.
+
+With --live it also makes one connection, from a client of its own whose packets enter by the uplink
+like any other's and whose answers are taken off before they leave, and shows at which hops it was seen.
 
 Exit status: 0 it gets through, 1 it does not, 2 it cannot be told, 125 usage or own error.`,
 		Args: cobra.ArbitraryArgs,
@@ -57,6 +67,7 @@ Exit status: 0 it gets through, 1 it does not, 2 it cannot be told, 125 usage or
 	flags.StringVar(&options.to, "to", "", "Follow the packets to this container or address instead (CONTAINER[:PORT] or ADDR[:PORT])")
 	flags.StringVar(&options.from, "from", "", `Follow them through a saved snapshot instead of this host ("-" for STDIN)`)
 	flags.StringVar(&options.format, "format", "", `Format output: "json"`)
+	flags.BoolVar(&options.live, "live", false, "Make the connection, of which nothing leaves this host, and show where it was seen")
 	flags.BoolVar(&options.noTrunc, "no-trunc", false, "Do not shorten long lines")
 	options.reach.addFlags(cmd)
 	return cmd
@@ -68,7 +79,7 @@ func runTrace(ctx context.Context, dockerCLI command.Cli, o *checkOptions) (int,
 		if err != nil {
 			return 0, err
 		}
-		return o.printTraces(dockerCLI, found)
+		return o.printTraces(dockerCLI, found, nil)
 	}
 	return o.reach.with(ctx, dockerCLI, func(machine agent.Machine) (int, error) {
 		o.machine = machine
@@ -78,18 +89,32 @@ func runTrace(ctx context.Context, dockerCLI command.Cli, o *checkOptions) (int,
 		if err != nil {
 			return 0, err
 		}
-		return o.printTraces(dockerCLI, found)
+		var observations []*probe.Observation
+		if o.live {
+			if observations, err = o.prove(ctx, dockerCLI.Err(), found); err != nil {
+				return 0, err
+			}
+		}
+		return o.printTraces(dockerCLI, found, observations)
 	})
 }
 
-// printTraces prints the way of each target and returns the exit status.
-func (o *checkOptions) printTraces(dockerCLI command.Cli, found *judged) (int, error) {
+// printTraces prints the way of each target, and what a live connection showed of it, and returns the exit
+// status.
+func (o *checkOptions) printTraces(dockerCLI command.Cli, found *judged, observations []*probe.Observation) (int, error) {
 	document := traceReport{Schema: traceSchema, Read: found.snapshot.Read, Traces: []*packet.Trace{}}
 	status := exitWell
 	for i := range found.report.Targets {
 		trace := found.host.Walk(found.report.Targets[i].Target)
 		document.Traces = append(document.Traces, trace)
-		switch {
+		if o.live {
+			document.Live = append(document.Live, found.report.Targets[i].Live)
+			document.Observations = observations
+		}
+		switch live := found.report.Targets[i].Live; {
+		case live != nil && live.Result == checks.Contradicted && status == exitWell:
+			status = exitUnknown
+		case live != nil && live.Result == checks.Contradicted:
 		case trace.Verdict.Stops():
 			status = exitFault
 		case trace.Verdict == packet.May && status == exitWell:
@@ -107,8 +132,46 @@ func (o *checkOptions) printTraces(dockerCLI command.Cli, found *judged) (int, e
 			fmt.Fprintln(p.out)
 		}
 		p.trace(trace)
+		if o.live {
+			p.observed(found.report.Targets[i].Live, observations[i])
+		}
 	}
 	return status, nil
+}
+
+// observed prints what a live connection showed: each copy in order of time, the rules that it met, and
+// what the kernel threw away.
+func (p *printer) observed(live *checks.Live, o *probe.Observation) {
+	p.line("  live: %s: %s", live.Result, clean(live.Why))
+	if o == nil {
+		return
+	}
+	for _, c := range o.Copies {
+		p.line("    %s  %-15s %-15s %s", c.Time.Format("15:04:05.000000"), c.Hop, clean(c.Link), clean(c.Text))
+	}
+	// What sends again meets the same once more: that is told once.
+	told := map[string]bool{}
+	once := func(line string) {
+		if !told[line] {
+			told[line] = true
+			p.line("%s", line)
+		}
+	}
+	for _, rule := range o.Rules {
+		once(fmt.Sprintf("    rule  %-15s %s: %s", rule.Hop, clean(rule.Object), rule.Verdict))
+	}
+	for _, drop := range o.Drops {
+		once(fmt.Sprintf("    drop  %-15s %s in %s: %s", drop.Hop, drop.Reason, drop.Function, clean(drop.Text)))
+	}
+	if o.Conntrack != nil {
+		p.line("    conntrack  %s → %s, reply %s → %s", o.Conntrack.Original.Src, o.Conntrack.Original.Dst, o.Conntrack.Reply.Src, o.Conntrack.Reply.Dst)
+	}
+	for _, what := range slices.Sorted(maps.Keys(o.Missing)) {
+		p.line("    %s: not available: %s", what, clean(o.Missing[what]))
+	}
+	for _, not := range live.Not {
+		p.line("    not traversed: %s", clean(not))
+	}
 }
 
 // verdictStatus shows what becomes of a packet with the marks of a report.

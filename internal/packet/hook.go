@@ -2,6 +2,7 @@ package packet
 
 import (
 	"cmp"
+	"fmt"
 	"slices"
 
 	"github.com/docker-netcheck/docker-netcheck/internal/netstate"
@@ -290,8 +291,9 @@ func (w *walker) translate(n *netns, hop Hop, hook string, p *skb, bases []*base
 	}
 }
 
-// maxJumps bounds the chains that call each other. The kernel allows 16 and refuses loops.
-const maxJumps = 64
+// maxJumps bounds how many chains one packet is sent through at one hook. The kernel refuses loops, but a document may
+// have them; a host with many zones or tenants has some hundred jumps that one packet takes.
+const maxJumps = 1000
 
 // runBase sends the packet through one base chain. Where it would be stopped, the stop is written down
 // and the packet goes on as if that rule were not there.
@@ -342,6 +344,14 @@ func (w *walker) runBase(n *netns, hop Hop, b *base, p *skb) code {
 			stack = stack[:len(stack)-1]
 		case jump, gotoIt:
 			if visited++; visited > maxJumps || v.chain == nil {
+				why := "the chain that it calls is not known"
+				if v.chain != nil {
+					why = fmt.Sprintf("it leads through more than %d chains: the rest was not walked", maxJumps)
+				}
+				w.stop(Stop{Hop: hop, Kind: Opaque, Object: r.object(), Why: why, Verdict: May}, n)
+				if v.chain != nil {
+					return accept
+				}
 				continue
 			}
 			if v.code == jump {

@@ -228,7 +228,7 @@ func (w *walker) fromPort(bridge, port *link, next netip.Addr, p *skb) end {
 	calls := host.callsIP(bridge, p.family)
 	inside := w.behind(bridge, next)
 	if inside == nil || host.has(next) {
-		if !host.has(next) && !host.foreign(bridge) {
+		if next.IsValid() && !host.has(next) && !host.foreign(bridge) {
 			w.stop(Stop{Hop: Bridge, Kind: Neighbour, Object: "link " + bridge.Name, Verdict: Drop,
 				Why: fmt.Sprintf("nothing on %s has the next hop's address %s", bridge.Name, next)}, nil)
 		}

@@ -201,13 +201,16 @@ func (w *world) apply(s *setting) error {
 			return err
 		}
 	}
-	for _, line := range s.ip {
+	// Routes before the rules by which their gateways would be looked for.
+	for _, line := range slices.SortedStableFunc(slices.Values(s.ip), func(a, b string) int { return strings.Compare(kindOf(a), kindOf(b)) }) {
 		if err := run("", "ip", strings.Fields(line)...); err != nil {
 			return err
 		}
 	}
 	return nil
 }
+
+func kindOf(line string) string { return strings.Fields(strings.TrimPrefix(line, "-6 "))[0] }
 
 // plainSysctls is where each setting starts.
 var plainSysctls = []string{"net.ipv4.ip_forward=0", "net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1",
@@ -347,6 +350,9 @@ func (w *world) play(t *testing.T, one try) string {
 	for turn := range 3 {
 		w.hear()
 		if err := w.fire(from, &shot); err != nil {
+			if strings.Contains(err.Error(), "bind") {
+				t.Fatal(err)
+			}
 			story = append(story, "lost")
 			break
 		}

@@ -49,6 +49,12 @@ func (g *generator) setting(id *uint32) *setting {
 	if g.chance(30) {
 		s.inner = g.nft(1)
 	}
+	if g.chance(8) {
+		// Whether the way back is looked for with the packet's mark decides.
+		s.sysctls = append(s.sysctls, "net.ipv4.conf.eth0.rp_filter=1", "net.ipv4.conf.all.src_valid_mark="+pick(g, "0", "1"))
+		s.ip = []string{"rule add pref 1000 fwmark 0x1 lookup 100", "route add default via 192.0.2.2 table 100"}
+		s.native += "table ip vmark { chain c { type filter hook prerouting priority -160; meta mark set 1; } }\n"
+	}
 	return s
 }
 
@@ -305,6 +311,9 @@ func (g *generator) match(proto *string, chain, table string) string {
 		return "-m addrtype " + g.not() + "--" + pick(g, "dst", "dst", "src") + "-type " + pick(g, "LOCAL", "LOCAL", "UNICAST")
 	case 21:
 		a := g.single()
+		if !a.Prev().IsValid() || !a.Next().IsValid() {
+			return ""
+		}
 		return "-m iprange " + g.not() + "--" + pick(g, "src", "dst") + "-range " + pick(g, a.Prev(), a).String() + "-" + pick(g, a.Next(), a).String()
 	case 22:
 		word, name := "ttl", "ttl"
@@ -404,6 +413,13 @@ func (g *generator) iptables() string {
 			n := g.IntN(3)
 			if table == "mangle" && (chain == "PREROUTING" || chain == "OUTPUT") && g.chance(40) {
 				fmt.Fprintf(&b, "-A %s %s-j MARK --set-xmark %s\n", chain, pick(g, "", "", "-p udp ", "-p tcp "), pick(g, "0x1/0x1", "0x2/0x2", "0x3/0xffffffff", "0x1/0xff", "0x0/0x2"))
+			}
+			if table == "mangle" && g.chance(15) {
+				// Marks that meet: bit by bit, and over the connection.
+				b.WriteString(pick(g,
+					"-A PREROUTING -j MARK --set-xmark 0x1/0x1\n-A PREROUTING -j MARK --set-xmark 0x2/0x2\n-A PREROUTING -m mark --mark 0x3/0x3 -p udp -j DROP\n",
+					"-A PREROUTING -m conntrack --ctdir ORIGINAL -j CONNMARK --set-xmark 0x1/0xff\n-A PREROUTING -m conntrack --ctdir REPLY -j CONNMARK --restore-mark --nfmask 0xff --ctmask 0xff\n-A FORWARD -m mark --mark 0x1 -j DROP\n",
+					"-A PREROUTING -m rpfilter --loose --invert -j DROP\n", "-A PREROUTING -m rpfilter --invert -j DROP\n", "-A PREROUTING -m rpfilter --loose -p udp -j DROP\n"))
 			}
 			if table == "nat" && chain == "PREROUTING" && g.chance(70) {
 				// What Docker does.

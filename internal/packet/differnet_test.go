@@ -76,7 +76,8 @@ link set c1 up
 // quiet keeps the kernels' own answers off: the test answers itself.
 const quiet = `table inet quiet {
 	chain out { type filter hook output priority -500; tcp flags & rst == rst drop; }
-}`
+}
+`
 
 // A world is the machines of the differential test.
 type world struct {
@@ -222,9 +223,11 @@ func (w *world) sockets(place string) {
 	w.send[place] = map[netstate.Family]int{}
 	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.IPPROTO_RAW)
 	must(w.t, err)
+	must(w.t, unix.SetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_FREEBIND, 1))
 	w.send[place][netstate.IPv4] = fd
 	fd, err = unix.Socket(unix.AF_INET6, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.IPPROTO_RAW)
 	must(w.t, err)
+	must(w.t, unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_FREEBIND, 1))
 	w.send[place][netstate.IPv6] = fd
 }
 
@@ -300,9 +303,16 @@ func (w *world) fire(from string, s *shot) error {
 		_, err := unix.Write(w.c[i], append(frame, packet...))
 		return err
 	}
+	// Bound, so that the source is known when the packet is routed, as it is of any other socket.
 	fd := w.send[from][s.family]
 	if s.family == netstate.IPv4 {
+		if err := unix.Bind(fd, &unix.SockaddrInet4{Addr: s.src.As4()}); err != nil {
+			return fmt.Errorf("bind %s: %w", s.src, err)
+		}
 		return unix.Sendto(fd, packet, 0, &unix.SockaddrInet4{Addr: s.dst.As4()})
+	}
+	if err := unix.Bind(fd, &unix.SockaddrInet6{Addr: s.src.As16()}); err != nil {
+		return fmt.Errorf("bind %s: %w", s.src, err)
 	}
 	return unix.Sendto(fd, packet, 0, &unix.SockaddrInet6{Addr: s.dst.As16()})
 }

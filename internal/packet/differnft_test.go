@@ -38,6 +38,7 @@ type nftGenerator struct {
 	table string
 	hook  string
 	kind  string
+	proto string // that the present rule is about
 }
 
 // word is "ip" or "ip6".
@@ -110,7 +111,16 @@ func (n *nftGenerator) chain(b *strings.Builder, name, declaration string, jumps
 	} else {
 		n.hook, n.kind = "", ""
 	}
-	count := 1 + n.IntN(3)
+	count := 1 + n.IntN(4)
+	if n.kind == "filter" && n.chance(15) {
+		fmt.Fprintf(b, "\t\tmeta mark set meta mark or %d\n\t\tmeta mark & %d == %d meta l4proto %s drop\n", 1+n.IntN(3), 1+n.IntN(3), n.IntN(4), pick(n.generator, "tcp", "udp"))
+	}
+	if n.hook == "prerouting" && n.kind == "filter" && n.chance(20) {
+		b.WriteString("\t\tfib saddr . iif oif missing drop\n")
+	}
+	if n.kind == "filter" && n.chance(15) {
+		fmt.Fprintf(b, "\t\tudp dport %s %d drop\n", pick(n.generator, "<", "<=", ">", ">="), n.port(false))
+	}
 	if strings.Contains(declaration, "policy drop") {
 		count += 3
 	}
@@ -124,6 +134,7 @@ func (n *nftGenerator) op() string { return pick(n.generator, "", "", "", "!= ")
 
 func (n *nftGenerator) rule(jumps []string) string {
 	var parts []string
+	n.proto = pick(n.generator, "tcp", "tcp", "udp", "udp", "icmp")
 	for range n.IntN(3) {
 		parts = append(parts, n.match())
 	}
@@ -136,9 +147,9 @@ func (n *nftGenerator) rule(jumps []string) string {
 
 func (n *nftGenerator) match() string {
 	w := n.word()
-	proto := pick(n.generator, "tcp", "udp", "th")
-	if proto == "th" {
-		proto = "meta l4proto { tcp, udp } th"
+	proto := n.proto
+	if proto == "icmp" {
+		proto = "th"
 	}
 	ins, outs := n.hook != "output" && n.hook != "postrouting", n.hook == "output" || n.hook == "postrouting" || n.hook == "forward"
 	switch n.IntN(32) {
@@ -157,7 +168,7 @@ func (n *nftGenerator) match() string {
 	case 9:
 		return fmt.Sprintf("%s dport %s{ %d, 443, 50-60 }", proto, n.op(), n.port(false))
 	case 10:
-		return fmt.Sprintf("%s daddr . tcp dport %s", w, pick(n.generator, "@pairs", "!= @pairs", "@wide"))
+		return fmt.Sprintf("%s daddr . %s dport %s", w, proto, pick(n.generator, "@pairs", "!= @pairs", "@wide"))
 	case 11:
 		source := n.chance(40)
 		return fmt.Sprintf("%s %s %s %d", proto, map[bool]string{true: "sport", false: "dport"}[source], pick(n.generator, "<", "<", "<=", ">", ">=", "!="), n.port(source))
@@ -178,14 +189,17 @@ func (n *nftGenerator) match() string {
 	case 21:
 		return fmt.Sprintf("ct mark %s%d", n.op(), n.IntN(4))
 	case 22:
+		if n.proto != "tcp" {
+			return "meta l4proto " + n.l4proto()
+		}
 		return "tcp flags " + pick(n.generator, "syn", "& (syn|ack) == syn", "& (fin|syn|rst|ack) == syn", "ack", "!= syn", "syn / syn,ack")
 	case 23:
-		return "meta l4proto " + n.op() + pick(n.generator, "tcp", "udp", "{ icmp, ipv6-icmp }", "{ tcp, udp }")
+		return "meta l4proto " + n.op() + pick(n.generator, n.l4proto(), "{ icmp, ipv6-icmp, tcp, udp }", "{ tcp, udp }")
 	case 24:
 		if n.table == "inet" {
-			return "meta nfproto " + pick(n.generator, "ipv4", "ipv6")
+			return "meta nfproto " + map[bool]string{false: "ipv4", true: "ipv6"}[n.v6()]
 		}
-		return "meta protocol " + pick(n.generator, "ip", "ip6")
+		return "meta protocol " + w
 	case 25:
 		return "fib " + pick(n.generator, "daddr", "saddr") + " type " + n.op() + pick(n.generator, "local", "unicast")
 	case 26:
@@ -205,12 +219,31 @@ func (n *nftGenerator) match() string {
 	case 30:
 		return w + " dscp " + n.op() + pick(n.generator, "0", "10", "cs1")
 	case 31:
+		if n.proto != "icmp" {
+			break
+		}
 		if n.v6() {
 			return "icmpv6 type " + pick(n.generator, "echo-request", "echo-reply", "!= echo-request")
 		}
 		return "icmp type " + pick(n.generator, "echo-request", "echo-reply", "!= echo-request")
 	}
 	return "ct direction " + pick(n.generator, "original", "reply")
+}
+
+// ports is the present rule's protocol with ports.
+func (n *nftGenerator) ports() string {
+	if n.proto == "icmp" {
+		return "tcp"
+	}
+	return n.proto
+}
+
+// l4proto is the present rule's protocol.
+func (n *nftGenerator) l4proto() string {
+	if n.proto == "icmp" && n.v6() {
+		return "ipv6-icmp"
+	}
+	return n.proto
 }
 
 func (n *nftGenerator) statement(jumps []string) string {
@@ -240,8 +273,8 @@ func (n *nftGenerator) statement(jumps []string) string {
 		switch n.hook {
 		case "prerouting", "output":
 			return pick(n.generator, "accept", "return",
-				"meta l4proto { tcp, udp } dnat "+at+"to "+bracketed+":80", "tcp dport 8080 dnat "+at+"to "+bracketed+":80", "dnat "+at+"to "+web,
-				"redirect", "udp dport 8080 redirect to :9000", "dnat "+at+"to tcp dport map @dnats", "dnat "+at+"to tcp dport map { 8080 : "+web+", 9000 : "+web+" }")
+				n.ports()+" dport { 8080, 9000 } dnat "+at+"to "+bracketed+":80", n.ports()+" dport 8080 dnat "+at+"to "+bracketed+":80", "dnat "+at+"to "+web,
+				"redirect", n.ports()+" dport 8080 redirect to :9000", "dnat "+at+"to "+n.ports()+" dport map @dnats", "dnat "+at+"to "+n.ports()+" dport map { 8080 : "+web+", 9000 : "+web+" }")
 		case "postrouting":
 			return pick(n.generator, "accept", "masquerade", "masquerade", "snat "+at+"to "+addrs(n.family, "198.51.100.15", "2001:db8::15").String(), "return")
 		case "input":
@@ -257,7 +290,7 @@ func (n *nftGenerator) statement(jumps []string) string {
 		all = append(all, "notrack")
 	}
 	if n.hook != "" {
-		all = append(all, "tcp dport vmap { 8080 : accept, 80 : "+pick(n.generator, "drop", "accept", "continue")+", 50-60 : drop }", "iifname . meta l4proto vmap { \"eth0\" . tcp : drop, \"br0\" . udp : accept }")
+		all = append(all, n.ports()+" dport vmap { 8080 : accept, 80 : "+pick(n.generator, "drop", "accept", "continue")+", 50-60 : drop }", "iifname . meta l4proto vmap { \"eth0\" . tcp : drop, \"br0\" . udp : accept }")
 	}
 	return pick(n.generator, all...)
 }

@@ -362,7 +362,10 @@ func (p *parser) conntrack(word string, negated bool) bool {
 		return ok
 	case "--ctorigsrcport", "--ctorigdstport", "--ctreplsrcport", "--ctrepldstport":
 		s, ok := parseSpan(p.next())
-		p.tracked(negated, func(ct *conn, _ *skb) answer {
+		p.tracked(negated, func(ct *conn, q *skb) answer {
+			if !hasPorts(q.proto) {
+				return maybe
+			}
 			at := map[string]port{"--ctorigsrcport": ct.orig.sport, "--ctorigdstport": ct.orig.dport, "--ctreplsrcport": ct.reply.sport, "--ctrepldstport": ct.reply.dport}[word]
 			return at.within(s.lo, s.hi)
 		})

@@ -54,7 +54,7 @@ var mutants = []struct{ what, file, old, new string }{
 	{"a blackhole is passed over", "fib.go", "d.forbidden = route.Type\n\t\treturn d, true", "d.forbidden = route.Type\n\t\tif BUG {\n\t\t\treturn decision{}, false\n\t\t}\n\t\treturn d, true"},
 	{"rules are not looked at", "fib.go", "if f.standard && f.family == netstate.IPv4 {", "if BUG || f.standard && f.family == netstate.IPv4 {"},
 	{"translation in output does not change the route", "way.go", "if p.dst != before.dst || p.rerouted {", "if p.dst != before.dst && !(BUG) || p.rerouted {"},
-	{"loopback addresses may leave", "way.go", "if !n.either(netstate.IPv4, p.out.Name, \"route_localnet\") {", "if !(BUG) && !n.either(netstate.IPv4, p.out.Name, \"route_localnet\") {"},
+	{"loopback addresses may leave", "route.go", "!n.either(netstate.IPv4, d.out.Name, \"route_localnet\") {", "!(BUG) && !n.either(netstate.IPv4, d.out.Name, \"route_localnet\") {"},
 	// iptables
 	{"an untracked packet is new", "match.go", "state := q.state\n\t\tif state == 0 {", "state := q.state\n\t\tif BUG && state == ctUntracked {\n\t\t\tstate = ctNew\n\t\t}\n\t\tif state == 0 {"},
 	{"DNAT is no state", "match.go", "dnat && q.ct.dnat)", "dnat && q.ct.dnat && !(BUG))"},

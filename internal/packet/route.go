@@ -76,7 +76,7 @@ func (w *walker) want(n *netns, p *skb, d decision) decision {
 	}
 	out, to := w.x.bridgeOf(p.dst), p.dst
 	if w.reply && p.dst == w.goal.client && w.goal.uplink != nil {
-		if d.found() && d.out != nil {
+		if d.found() && d.out != nil && (d.out == w.goal.uplink || !w.x.isDockers(d.out) && w.x.plugged(d.out) == nil) {
 			if d.out != w.goal.uplink {
 				w.note("the reply leaves by %s, the request came in by %s", d.out.Name, w.goal.uplink.Name)
 			}
@@ -190,12 +190,13 @@ func (w *walker) validateSource(n *netns, dev, out *link, p *skb) {
 		return
 	}
 	if d.route.Type != "unicast" && d.route.Type != "" {
-		if d.route.Type != "local" || !acceptLocal {
-			if !(d.route.Type == "local" && dev.Loopback) {
-				martian()
-			}
+		if d.route.Type == "local" && dev.Loopback {
+			return
 		}
-		return
+		if d.route.Type != "local" || !acceptLocal {
+			martian()
+			return
+		}
 	}
 	if d.out == dev {
 		return
@@ -297,6 +298,12 @@ func (w *walker) routeOut(n *netns, p *skb) decision {
 		if !p.src.IsValid() {
 			p.src = unspecified(p.family)
 		}
+	}
+	if p.family == netstate.IPv4 && loopback(p.src) && d.out != nil && !d.out.Loopback && !n.either(netstate.IPv4, d.out.Name, "route_localnet") {
+		// Source: __mkroute_output.
+		name := confName(netstate.IPv4, d.out.Name, "route_localnet")
+		w.stop(Stop{Hop: Route, Kind: Martian, Object: "sysctl " + name, Verdict: Drop,
+			Why: "a packet from " + p.src.String() + " may not leave by " + d.out.Name + ": route_localnet is off", Evidence: n.quote(name)}, n)
 	}
 	return d
 }

@@ -330,7 +330,7 @@ func (w *walker) track(n *netns, p *skb) {
 	for _, ct := range w.conns[n] {
 		switch {
 		case ct.zone != p.zone:
-		case ct.orig == p.tuple:
+		case ct.orig == p.tuple && !p.answers():
 			if p.proto == protoTCP && p.flags == tcpACK && !ct.answered {
 				p.state = ctInvalid // the answer did not come by here
 				return
@@ -341,7 +341,7 @@ func (w *walker) track(n *netns, p *skb) {
 				p.state = ctEstablished
 			}
 			return
-		case ct.reply == p.tuple:
+		case ct.reply == p.tuple && (p.answers() || p.proto != protoICMP && p.proto != protoICMPv6):
 			p.ct, p.replyDir, p.state = ct, true, ctEstablished
 			ct.answered = true
 			return
@@ -354,6 +354,11 @@ func (w *walker) track(n *netns, p *skb) {
 	ct := &conn{orig: p.tuple, reply: p.tuple.reverse(), zone: p.zone}
 	p.ct, p.state, p.replyDir = ct, ctNew, false
 	w.conns[n] = append(w.conns[n], ct)
+}
+
+// answers says whether it is the ICMP answer to a request.
+func (p *skb) answers() bool {
+	return p.proto == protoICMP && p.icmpType == 0 || p.proto == protoICMPv6 && p.icmpType == 129
 }
 
 // begins says whether connection tracking takes the packet for a connection's first. Sources: tcp_conntracks,

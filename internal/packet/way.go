@@ -141,14 +141,6 @@ func (w *walker) send(n *netns, p *skb) end {
 		p.mark = mark
 		p.out, p.gateway = d.out, d.gateway
 	}
-	if p.family == netstate.IPv4 && loopback(p.src) && p.out != nil && !p.out.Loopback {
-		// Source: __mkroute_output.
-		if !n.either(netstate.IPv4, p.out.Name, "route_localnet") {
-			name := confName(netstate.IPv4, p.out.Name, "route_localnet")
-			w.stop(Stop{Hop: Route, Kind: Martian, Object: "sysctl " + name, Verdict: Drop,
-				Why: "a packet from " + p.src.String() + " may not leave by " + p.out.Name + ": route_localnet is off", Evidence: n.quote(name)}, n)
-		}
-	}
 	p.hook = hookPostrouting
 	w.pass(n, Masquerade, hookPostrouting, p)
 	return w.transmit(n, p)

@@ -125,7 +125,7 @@ next:
 			}
 		}
 		// One chain takes many rules: each of its steps is about other lines.
-		if last != nil && step.Kind != "iptables" && !Equal(last.New, step.Old) {
+		if last != nil && step.Kind != "iptables" && step.Kind != "nft" && !Equal(last.New, step.Old) {
 			return fmt.Errorf("%s: one fix makes %s of %s, another makes %s of %s", step.Object(),
 				brief(last.New), brief(last.Old), brief(step.New), brief(step.Old))
 		}

@@ -103,9 +103,9 @@ func (s Step) Object() string {
 	switch s.Kind {
 	case "iptables": // the name begins with the command: iptables, ip6tables-legacy, …
 		return s.Name
-	case "firewalld-zone":
+	case "firewalld-zone", "firewalld-source":
 		return "firewalld zone of " + s.Name
-	case "firewalld-zone-permanent":
+	case "firewalld-zone-permanent", "firewalld-source-permanent":
 		return "firewalld permanent zone of " + s.Name
 	}
 	return strings.ReplaceAll(s.Kind, "-", " ") + " " + s.Name

@@ -13,14 +13,16 @@ import (
 	"github.com/godbus/dbus/v5"
 )
 
-// A zoneStore holds which firewalld zone a link is in: kind "firewalld-zone" at runtime, and
-// "firewalld-zone-permanent" in the configuration that a reload or restart reads. A name is the link's, a
-// value the zone's; there is none when the link is in no zone by name, and so in the default one.
+// A zoneStore holds which firewalld zone a link is in, kind "firewalld-zone", or a source address, kind
+// "firewalld-source"; with -permanent behind it, in the configuration that a reload or restart reads. A
+// name is the link's, or a prefix as firewalld has it; a value is the zone's name; there is none when the
+// link or source is in no zone by name.
 //
 // Nothing is ever reloaded: a reload loses what was set at runtime alone. firewalld writes its permanent
 // configuration anew when it changes; undo brings back its files as they were.
 type zoneStore struct {
 	m         machine
+	of        string // "Interface" or "Source", as the methods are called
 	permanent bool
 }
 
@@ -63,11 +65,11 @@ func call(ctx context.Context, object dbus.BusObject, method string, args ...any
 	return "", nil
 }
 
-// get returns the zone of a link.
+// get returns the zone of a link or source.
 func (s zoneStore) get(ctx context.Context, bus *dbus.Conn, link string) (*string, error) {
-	path, method := firewalldPath, "zone.getZoneOfInterface"
+	path, method := firewalldPath, "zone.getZoneOf"+s.of
 	if s.permanent {
-		path, method = firewalldConfig, "config.getZoneOfInterface"
+		path, method = firewalldConfig, "config.getZoneOf"+s.of
 	}
 	zone, err := call(ctx, bus.Object(firewalld, path), method, link)
 	if err != nil || zone == "" {
@@ -76,7 +78,7 @@ func (s zoneStore) get(ctx context.Context, bus *dbus.Conn, link string) (*strin
 	return &zone, nil
 }
 
-// put moves a link from a zone to another one.
+// put moves a link or source from a zone to another one.
 func (s zoneStore) put(ctx context.Context, bus *dbus.Conn, link string, from, to *string) error {
 	if s.permanent {
 		return s.putPermanent(ctx, bus, link, from, to)
@@ -85,11 +87,11 @@ func (s zoneStore) put(ctx context.Context, bus *dbus.Conn, link string, from, t
 	var err error
 	switch {
 	case to == nil:
-		_, err = call(ctx, object, "zone.removeInterface", *from, link)
+		_, err = call(ctx, object, "zone.remove"+s.of, *from, link)
 	case from == nil:
-		_, err = call(ctx, object, "zone.addInterface", *to, link)
+		_, err = call(ctx, object, "zone.add"+s.of, *to, link)
 	default:
-		_, err = call(ctx, object, "zone.changeZoneOfInterface", *to, link)
+		_, err = call(ctx, object, "zone.changeZoneOf"+s.of, *to, link)
 	}
 	return err
 }
@@ -111,16 +113,16 @@ func (s zoneStore) putPermanent(ctx context.Context, bus *dbus.Conn, link string
 		zones[i] = bus.Object(firewalld, path)
 	}
 	if from != nil {
-		if _, err := call(ctx, zones[0], "config.zone.removeInterface", link); err != nil {
+		if _, err := call(ctx, zones[0], "config.zone.remove"+s.of, link); err != nil {
 			return err
 		}
 	}
 	if to == nil {
 		return nil
 	}
-	_, err := call(ctx, zones[1], "config.zone.addInterface", link)
+	_, err := call(ctx, zones[1], "config.zone.add"+s.of, link)
 	if err != nil && from != nil {
-		_, back := call(ctx, zones[0], "config.zone.addInterface", link)
+		_, back := call(ctx, zones[0], "config.zone.add"+s.of, link)
 		err = errors.Join(err, back)
 	}
 	return err

@@ -54,6 +54,10 @@ func TestZoneStore(t *testing.T) {
 				{"permanently to another zone", "firewall-cmd --permanent --zone=public --add-interface=docker0", []remediate.Step{
 					remediate.Set("firewalld-zone", "docker0", "public", "trusted"),
 					remediate.Set("firewalld-zone-permanent", "docker0", "public", "trusted")}},
+				{"a source", "firewall-cmd --zone=drop --add-source=172.17.0.0/16; firewall-cmd --permanent --zone=drop --add-source=172.17.0.0/16", []remediate.Step{
+					remediate.Remove("firewalld-source", "172.17.0.0/16", "drop"),
+					remediate.Remove("firewalld-source-permanent", "172.17.0.0/16", "drop"),
+					remediate.Add("firewalld-source", "172.18.0.0/16", "trusted")}},
 			} {
 				t.Run(test.name, func(t *testing.T) {
 					sh(test.setup)
@@ -68,7 +72,11 @@ func TestZoneStore(t *testing.T) {
 						if strings.HasSuffix(step.Kind, "permanent") {
 							flag = " --permanent"
 						}
-						zone, _ := h.Sh(ctx, "firewall-cmd"+flag+" --get-zone-of-interface="+step.Name)
+						what := "interface"
+						if strings.HasPrefix(step.Kind, "firewalld-source") {
+							what = "source"
+						}
+						zone, _ := h.Sh(ctx, "firewall-cmd"+flag+" --get-zone-of-"+what+"="+step.Name)
 						if zone = strings.TrimSpace(zone); step.New != nil && zone != *step.New {
 							t.Errorf("%s is in zone %q", step.Name, zone)
 						}

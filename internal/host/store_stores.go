@@ -23,18 +23,20 @@ func Stores() remediate.Stores { return machine{}.stores() }
 
 func (m machine) stores() remediate.Stores {
 	return remediate.Stores{
-		"sysctl":                   sysctlStore{m},
-		"file":                     fileStore{m},
-		"link":                     linkStore{m},
-		"bridgeport":               bridgeportStore{m},
-		"addr":                     addrStore(m),
-		"neigh":                    neighStore(m),
-		"route":                    routeStore(m),
-		"rule":                     ruleStore(m),
-		"iptables":                 newIptablesStore(m),
-		"nft":                      nftStore{m},
-		"firewalld-zone":           zoneStore{m, false},
-		"firewalld-zone-permanent": zoneStore{m, true},
+		"sysctl":                     sysctlStore{m},
+		"file":                       fileStore{m},
+		"link":                       linkStore{m},
+		"bridgeport":                 bridgeportStore{m},
+		"addr":                       addrStore(m),
+		"neigh":                      neighStore(m),
+		"route":                      routeStore(m),
+		"rule":                       ruleStore(m),
+		"iptables":                   newIptablesStore(m),
+		"nft":                        nftStore{m},
+		"firewalld-zone":             zoneStore{m, "Interface", false},
+		"firewalld-zone-permanent":   zoneStore{m, "Interface", true},
+		"firewalld-source":           zoneStore{m, "Source", false},
+		"firewalld-source-permanent": zoneStore{m, "Source", true},
 	}
 }
 

@@ -47,15 +47,20 @@ var promises = []struct {
 
 func main() {
 	inside := flag.Bool("inside", false, "measure in this namespace (used by itself)")
-	rounds := flag.Int("rounds", 40, "how often each work is done")
+	rounds := flag.Int("rounds", 25, "how often each work is done")
 	plugin := flag.String("plugin", "bin/docker-netcheck", "the plugin, as make build makes it")
-	suite := flag.String("suite", lab.Bookworm, "Debian suite whose engine is used")
+	suites := flag.String("suites", lab.Bookworm+","+lab.Forky, "Debian suites whose engine and docker are used")
 	flag.Parse()
 	err := error(nil)
 	if *inside {
 		err = measure(*rounds)
 	} else {
-		err = host(*suite, *plugin, *rounds)
+		for suite := range strings.SplitSeq(*suites, ",") {
+			fmt.Printf("\n%s, with firewalld\n", suite)
+			if err = host(suite, *plugin, *rounds); err != nil {
+				break
+			}
+		}
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)

@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/docker-netcheck/docker-netcheck/remediate"
@@ -196,7 +197,12 @@ func (s sysctlStore) along(name, value string) ([]remediate.Step, error) {
 func (s sysctlStore) Swap(ctx context.Context, steps []remediate.Step) ([]bool, error) {
 	return s.m.swapEach(ctx, steps,
 		func(step remediate.Step) (*string, error) { return s.get(step.Name) },
-		func(step remediate.Step) error { return s.put(step.Name, step.New) },
+		func(step remediate.Step) error {
+			if err := s.keepsRoutes(local(step.Name), step.New); err != nil {
+				return err
+			}
+			return s.put(step.Name, step.New)
+		},
 		func(step remediate.Step) error {
 			for _, also := range step.Also {
 				now, err := s.get(also.Name)
@@ -209,4 +215,46 @@ func (s sysctlStore) Swap(ctx context.Context, steps []remediate.Step) ([]bool, 
 			}
 			return nil
 		})
+}
+
+// keepsRoutes is an error if a link would lose a default route that it has learnt from router
+// advertisements: a link that forwards IPv6 drops these at once unless its accept_ra is 2, and what it has
+// lost cannot be put back as it was.
+func (s sysctlStore) keepsRoutes(name string, value *string) error {
+	element := strings.Split(name, ".")
+	if len(element) != 5 || element[1] != "ipv6" || element[4] != "forwarding" || value == nil || *value == "0" {
+		return nil
+	}
+	c, err := dialRoute(netns{})
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	table, err := links()
+	if err != nil {
+		return err
+	}
+	learnt := map[string]bool{}
+	err = routeStore(s.m).each(c, table, func(route, way string) {
+		if word := strings.Fields(way); strings.HasPrefix(route, "::/0") && strings.Contains(way+" ", " proto ra ") {
+			learnt[word[slices.Index(word, "dev")+1]] = true
+		}
+	})
+	if err != nil {
+		return err
+	}
+	for link := range learnt {
+		link = strings.ReplaceAll(link, ".", "/")
+		if element[3] != "all" && element[3] != link {
+			continue
+		}
+		accept, err := s.get("net.ipv6.conf." + link + ".accept_ra")
+		if err != nil {
+			return err
+		}
+		if accept != nil && *accept != "2" {
+			return fmt.Errorf("%s would lose its default route, which it has from router advertisements: it needs accept_ra = 2 first", link)
+		}
+	}
+	return nil
 }

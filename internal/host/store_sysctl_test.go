@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"github.com/docker-netcheck/docker-netcheck/remediate"
+	"golang.org/x/sys/unix"
 )
 
 // confs returns every sysctl of net.ipv4.conf, net.ipv6.conf and net.ipv4.ip_forward of the thread's
@@ -144,5 +145,46 @@ func TestSysctlRefuses(t *testing.T) {
 	_, err := store.Swap(context.Background(), []remediate.Step{remediate.Set("sysctl", "net.ipv4.ip_forward", "7", "1")})
 	if !errors.Is(err, remediate.ErrChanged) {
 		t.Errorf("%v is no ErrChanged", err)
+	}
+}
+
+// A default route from router advertisements is not lost.
+func TestSysctlKeepsRoutes(t *testing.T) {
+	ownNetns(t)
+	ip(t, "link add v0 type veth peer name v1\nlink set v0 up\nlink set v1 up\nroute add ::/0 via fe80::1 dev v0 proto ra\n")
+	before := confs(t)
+	forward := remediate.Set("sysctl", "net.ipv6.conf.all.forwarding", "0", "1")
+	accept := remediate.Set("sysctl", "net.ipv6.conf.v0.accept_ra", "1", "2")
+	for _, step := range []remediate.Step{forward, remediate.Set("sysctl", "net.ipv6.conf.v0.forwarding", "0", "1")} {
+		_, err := Stores()["sysctl"].Swap(context.Background(), []remediate.Step{step})
+		if err == nil || !strings.HasSuffix(err.Error(), "v0 would lose its default route, which it has from router advertisements: it needs accept_ra = 2 first") {
+			t.Errorf("%s: %v", step.Name, err)
+		}
+	}
+	if confs(t) != before {
+		t.Error("something changed")
+	}
+	roundTrip(t, []remediate.Step{accept, forward}, func() string { return confs(t) }, nil)
+}
+
+// Where /proc/sys cannot be written nothing changes, and the run is rolled back.
+func TestSysctlReadOnly(t *testing.T) {
+	ownNetns(t)
+	if err := unix.Unshare(unix.CLONE_NEWNS); err != nil { // of this thread alone, which ends with the test
+		t.Fatal(err)
+	}
+	for _, mount := range []struct {
+		from, to string
+		flags    uintptr
+	}{{"", "/", unix.MS_REC | unix.MS_PRIVATE}, {"/proc/sys", "/proc/sys", unix.MS_BIND}, {"", "/proc/sys", unix.MS_BIND | unix.MS_REMOUNT | unix.MS_RDONLY}} {
+		if err := unix.Mount(mount.from, mount.to, "", mount.flags, ""); err != nil {
+			t.Fatal(err)
+		}
+	}
+	journal := &remediate.Journal{Dir: filepath.Join(t.TempDir(), "journal")}
+	plan := &remediate.Plan{Steps: []remediate.Step{remediate.Set("sysctl", "net.ipv4.ip_forward", "0", "1")}}
+	run, err := journal.Apply(context.Background(), plan, Stores(), Facts(nil))
+	if !errors.Is(err, unix.EROFS) || err.Error() != "sysctl net.ipv4.ip_forward: read-only file system" || run.State != remediate.RolledBack {
+		t.Errorf("%v, run %+v", err, run)
 	}
 }

@@ -244,6 +244,7 @@ func TestRefused(t *testing.T) {
 			`host.links: "b" is its own master, over others`},
 		{"rule that leads back", `{"schema":"netcheck.snapshot/v1","host":{"rules":[{"family":"ipv4","priority":5,"action":"goto","goto":5}]}}`,
 			`host.rules[0]: goto 5 does not lead forward from 5`},
+		{"no engine", `{"schema":"netcheck.snapshot/v1","parts":"engine+links"}`, `engine: there is none, although it was asked for and is not missing`},
 		{"nobody asked", change(`"asked": [`+"\n  "+`"x"`, `"asked": ["nobody"`), `asked[0]: "nobody" is none of the containers`},
 		{"no port", change(`"80/tcp"`, `""`), `containers[0]: a published port has no number`},
 		{"foreign address", `{"schema":"netcheck.snapshot/v1","host":{"routes":[{"family":"ipv6","dst":"10.0.0.0/8"}]}}`,

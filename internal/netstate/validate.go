@@ -24,6 +24,9 @@ const (
 // It does not say that the snapshot makes sense: what it refers to may be missing, chains may call each
 // other in a circle, and a rule may be nonsense. The readers expect that.
 func (s *Snapshot) Validate() error {
+	if s.Engine == nil && s.Why(Key{Part: Engine}) == "" {
+		return errors.New("engine: there is none, although it was asked for and is not missing")
+	}
 	if n := len(s.Containers); n > mostContainers {
 		return fmt.Errorf("containers: %d are more than %d", n, mostContainers)
 	}

@@ -1,6 +1,9 @@
 package checks
 
 import (
+	"fmt"
+	"slices"
+
 	"github.com/docker-netcheck/docker-netcheck/internal/netstate"
 	"github.com/docker-netcheck/docker-netcheck/internal/packet"
 )
@@ -17,11 +20,46 @@ takes the accepts and leaves the policy.`,
 	Run: func(h *Host, t netstate.Target) []Finding {
 		differences := h.differences(t, isAccept)
 		if len(differences) == 0 {
-			return nil
+			return append(h.unjudged(t), h.keptApart(t)...)
 		}
 		return []Finding{h.rulesFinding(t, packet.Accept, differences, func(stop packet.Stop) bool {
 			return stop.Hop.Place() == packet.Accept &&
 				(stop.Kind == packet.Policy && stop.Owner != "firewalld" || stop.Kind == packet.Filter && stop.Owner == "Docker")
 		})}
 	},
+}
+
+// keptApart returns the rule by which Docker itself keeps the packet back, as it was told to: containers of
+// different networks, and those of one network whose icc is off.
+func (h *Host) keptApart(t netstate.Target) []Finding {
+	var finding Finding
+	for _, stop := range h.stops(t, packet.Filter) {
+		switch {
+		case stop.Owner != "Docker":
+		case finding.Object == "":
+			finding = found(stop)
+		default:
+			finding.explains = append(finding.explains, stop.Object)
+		}
+	}
+	if finding.Object == "" {
+		return nil
+	}
+	c, peer := h.Container(t.ID), h.Container(t.ToID)
+	if t.Direction != netstate.Peer || c == nil || peer == nil {
+		finding.Problem = "Docker itself drops it: " + finding.Problem
+		return []Finding{finding}
+	}
+	for _, e := range c.Endpoints {
+		if slices.ContainsFunc(peer.Endpoints, func(p netstate.Endpoint) bool { return p.NetworkID == e.NetworkID }) {
+			finding.Problem = fmt.Sprintf("the network %s does not let its containers talk to each other (icc is off)", e.Network)
+			finding.Advice = fmt.Sprintf("put both into a network of their own: docker network create NAME, docker network connect NAME %s, docker network connect NAME %s", c.Name, peer.Name)
+			return []Finding{finding}
+		}
+	}
+	finding.Problem = fmt.Sprintf("%s and %s share no network, and Docker keeps networks apart", c.Name, peer.Name)
+	if len(peer.Endpoints) > 0 {
+		finding.Advice = fmt.Sprintf("docker network connect %s %s, or the other way round", peer.Endpoints[0].Network, c.Name)
+	}
+	return []Finding{finding}
 }

@@ -25,8 +25,16 @@ var consequences = []struct {
 		by: []packet.Kind{packet.LinkDown, packet.NoLink}, was: []packet.Hop{packet.Container},
 	},
 	{
+		of: []packet.Kind{packet.NoRoute}, at: []packet.Hop{packet.Container},
+		by: []packet.Kind{packet.NoAddress}, was: []packet.Hop{packet.Container},
+	},
+	{
+		of: []packet.Kind{packet.NoCarrier}, at: []packet.Hop{packet.Bridge},
+		by: []packet.Kind{packet.BridgePort}, was: []packet.Hop{packet.Bridge},
+	},
+	{
 		of: []packet.Kind{packet.NoRoute, packet.WrongRoute}, at: []packet.Hop{packet.Route},
-		by: []packet.Kind{packet.LinkDown, packet.NoLink}, was: []packet.Hop{packet.Bridge},
+		by: []packet.Kind{packet.LinkDown, packet.NoLink}, was: []packet.Hop{packet.Bridge, packet.Uplink},
 	},
 }
 

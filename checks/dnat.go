@@ -1,6 +1,9 @@
 package checks
 
 import (
+	"fmt"
+	"strings"
+
 	"github.com/docker-netcheck/docker-netcheck/internal/netstate"
 	"github.com/docker-netcheck/docker-netcheck/internal/packet"
 )
@@ -21,11 +24,27 @@ ports then, slowly, and the program in the container sees the bridge's address i
 		}
 		differences := h.differences(t, isDNAT)
 		if len(differences) == 0 {
-			return nil
+			return append(h.unjudged(t), h.shadowed(t)...)
 		}
 		return []Finding{h.rulesFinding(t, packet.DNAT, differences, func(stop packet.Stop) bool {
 			return stop.Kind == packet.NotPublished || stop.Kind == packet.Diverted || stop.Hop == packet.DNAT ||
-				stop.Kind == packet.NoListener && stop.Hop == packet.Socket && h.Walk(t).Via != "forward"
+				stop.Kind == packet.NoListener && stop.Hop == packet.Socket && h.Walk(t).Via != "forward" ||
+				// Translated, it would not have been for the host itself.
+				h.Walk(t).Via == "docker-proxy" && stop.Hop == packet.Accept && !strings.Contains(stop.Object, " in container ")
 		})}
 	},
+}
+
+// shadowed returns the rule of somebody else that takes the packet elsewhere before Docker's can.
+func (h *Host) shadowed(t netstate.Target) []Finding {
+	var findings []Finding
+	for _, stop := range h.stops(t, packet.Diverted) {
+		if stop.Hop != packet.DNAT {
+			continue
+		}
+		finding := found(stop)
+		finding.Advice = fmt.Sprintf("the rule is %s: give one of the two another port, then take this rule away", owner(stop.Owner))
+		findings = append(findings, finding)
+	}
+	return findings
 }

@@ -29,28 +29,23 @@ func isAccept(table, chain string) bool {
 // differences returns how the rules that the target's traffic needs differ from what the engine
 // programmed, for one of the jobs.
 func (h *Host) differences(t netstate.Target, job func(table, chain string) bool) []dockerd.Difference {
-	program := h.Program()
-	needed := map[string]bool{}
-	for _, rule := range program.For(h.whole.snapshot, t) {
-		if rule.Needed&dockerd.TrafficOf(t) != 0 {
-			needed[rule.Table+"\n"+rule.Chain+"\n"+rule.Text] = true
-			needed[rule.Table+"\n"+rule.Chain] = true
-		}
-	}
 	var found []dockerd.Difference
-	for _, d := range h.compared() {
-		if d.Family != t.Family || !job(d.Table, d.Chain) {
-			continue
-		}
-		key := d.Table + "\n" + d.Chain
-		if d.Rule != nil {
-			key += "\n" + d.Rule.Text
-		}
-		if needed[key] && (d.Rule != nil || d.Kind == dockerd.MissingChain) {
+	for _, d := range h.Program().Hits(h.whole.snapshot, h.compared(), t) {
+		if job(d.Table, d.Chain) || d.Kind == dockerd.Dormant && job("docker-bridges", "filter-FORWARD") {
 			found = append(found, d)
 		}
 	}
 	return found
+}
+
+// unjudged is the finding where nothing can be said about Docker's rules of the target's family, which
+// the target's packets pass.
+func (h *Host) unjudged(t netstate.Target) []Finding {
+	why := h.Program().Unjudged(t.Family)
+	if trace := h.Walk(t); why == "" || trace.Via != "forward" && trace.Verdict == packet.Pass {
+		return nil
+	}
+	return []Finding{{Unknown: true, Object: "engine", Problem: "Docker's rules cannot be judged: " + why}}
 }
 
 // maxEvidence is how many rules a finding quotes.

@@ -2,6 +2,7 @@ package checks
 
 import (
 	"github.com/docker-netcheck/docker-netcheck/internal/netstate"
+	"github.com/docker-netcheck/docker-netcheck/internal/packet"
 )
 
 // Engine looks at the engine itself: whether it programs the host that was read.
@@ -30,8 +31,11 @@ through docker-proxy alone, and gives containers no way out.`,
 				Evidence: []string{"iptables = false (" + e.Config.From["iptables"] + ")"},
 				Advice:   "remove iptables=false from the engine's configuration and restart it"}
 			// Published ports have docker-proxy, the way out has nothing.
-			if t.Direction == netstate.Out {
+			switch stop := h.Walk(t).Stop(packet.NotPublished); {
+			case t.Direction == netstate.Out:
 				finding.Warning = rewritten(h.Walk(t))
+			case stop != nil && !h.Program().Proxy.On:
+				finding.Warning, finding.explains = false, []string{stop.Object}
 			}
 			return []Finding{finding}
 		}

@@ -2,6 +2,7 @@ package checks
 
 import (
 	"fmt"
+	"net/netip"
 
 	"github.com/docker-netcheck/docker-netcheck/internal/netstate"
 	"github.com/docker-netcheck/docker-netcheck/internal/packet"
@@ -74,6 +75,24 @@ starts after the engine takes the engine's iptables rules away and knows nothing
 			finding.Object = "firewalld zone " + dockerZone
 			finding.Hits = hits(h, t, bridge)
 			finding.Problem = fmt.Sprintf("the bridge %s is in %s instead of firewalld's zone %s", bridge, in, dockerZone)
+		case zone != nil && zone.Name == dockerZone && zone.Target != "ACCEPT":
+			finding.Object = "firewalld zone " + dockerZone
+			finding.Problem = fmt.Sprintf("the target of firewalld's zone %s is %s instead of ACCEPT", dockerZone, zone.Target)
+			finding.Evidence = append([]string{"zone " + dockerZone + " target: " + zone.Target}, finding.Evidence...)
+			finding.Advice = fmt.Sprintf("firewall-cmd --permanent --zone=%s --set-target=ACCEPT, then a reload, which loses firewalld's runtime configuration%s", dockerZone, lostByReload(f))
+		case sourceZone(h, t) != "":
+			name := sourceZone(h, t)
+			finding.Object = "firewalld zone " + name
+			finding.Problem = fmt.Sprintf("firewalld's zone %s claims the container's address as a source", name)
+			finding.Advice = fmt.Sprintf("firewall-cmd --zone=%s --remove-source=SUBNET, as firewall-cmd --zone=%[1]s --list-sources shows it", name)
+		case t.Direction == netstate.In && h.Walk(t).Via == "docker-proxy":
+			name := f.DefaultZone
+			if uplink := f.ZoneOf(h.Walk(t).Uplink); uplink != nil {
+				name = uplink.Name
+			}
+			finding.Object = "firewalld zone " + name
+			finding.Problem = fmt.Sprintf("docker-proxy serves this client, and firewalld's zone %s does not let it in", name)
+			finding.Advice = fmt.Sprintf("firewall-cmd --zone=%s --add-port=%d/%s", name, t.Host.Port(), t.Port.Proto)
 		default:
 			return nil // a rule of firewalld's that is no matter of zones: path names it
 		}
@@ -98,4 +117,26 @@ func lostByReload(f *netstate.FirewalldState) string {
 		}
 	}
 	return lost
+}
+
+// sourceZone returns the zone that has the container's address among its sources, or "".
+func sourceZone(h *Host, t netstate.Target) string {
+	c := h.Container(t.ID)
+	if c == nil {
+		return ""
+	}
+	for _, zone := range h.Firewalld.Zones {
+		for _, source := range zone.Sources {
+			prefix, err := netip.ParsePrefix(source)
+			if err != nil {
+				continue
+			}
+			for i := range c.Endpoints {
+				if addr := c.Endpoints[i].Addr(t.Family); addr.IsValid() && prefix.Contains(addr) {
+					return zone.Name
+				}
+			}
+		}
+	}
+	return ""
 }

@@ -2,6 +2,7 @@ package checks
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/docker-netcheck/docker-netcheck/internal/netstate"
@@ -15,8 +16,9 @@ var Listening = &Check{
 	Doc: `The packet arrives at the container's own address, so the program has to listen on 0.0.0.0, :: or that
 address. One that listens on 127.0.0.1 hears only what is in the same container: most servers have an
 option for it (--host 0.0.0.0, bind-address, listen_addresses). A published port on which nothing
-listens is refused, whatever the host does.`,
-	Needs:    netstate.Engine,
+listens is refused, whatever the host does. Between containers the container's port counts, not the
+host's; and localhost in a container is that container, not the host and not its neighbour.`,
+	Needs:    netstate.Engine | netstate.Sockets,
 	Inside:   netstate.Sockets,
 	Requires: []*Check{Running},
 	Run: func(h *Host, t netstate.Target) []Finding {
@@ -26,32 +28,97 @@ listens is refused, whatever the host does.`,
 				continue
 			}
 			finding := found(stop)
-			if lonely := loopbackListener(h.Sandboxes[t.ID], t); lonely != nil {
+			ns, name, port := receiver(h, t, stop)
+			finding.Advice = listenAdvice(h, t, ns, name, port)
+			if lonely := elsewhereListener(ns, port, stop); lonely != nil {
 				program := lonely.Program
 				if program == "" {
 					program = "a program"
 				}
+				where := "is heard there only"
+				if lonely.Local.Addr().IsLoopback() {
+					where = "is heard on the host itself only"
+					if name != "" {
+						where = "is heard in the container only"
+					}
+				}
 				finding.explains = []string{stop.Object}
-				finding.Object = strings.TrimSpace(fmt.Sprintf("socket %s %s", lonely.Local, lonely.Program)) + " in container " + t.Container
-				finding.Problem = fmt.Sprintf("%s listens on %s alone, which is heard in the container only", program, lonely.Local.Addr())
+				finding.Object = strings.TrimSpace(fmt.Sprintf("socket %s %s", lonely.Local, lonely.Program))
+				if name != "" {
+					finding.Object += " in container " + name
+				}
+				finding.Problem = fmt.Sprintf("%s listens on %s alone, which %s", program, lonely.Local.Addr(), where)
 			}
-			finding.Advice = fmt.Sprintf("let the program in %s listen on port %d of 0.0.0.0, or publish the port that it listens on", t.Container, t.Port.Number)
 			findings = append(findings, finding)
 		}
 		return findings
 	},
 }
 
-// loopbackListener returns the socket that listens on the target's port of a loopback address, or nil.
-func loopbackListener(ns *netstate.Namespace, t netstate.Target) *netstate.Socket {
+// receiver returns the namespace in which a stop missed a socket, the name of its container ("" for the
+// host), and the port.
+func receiver(h *Host, t netstate.Target, stop packet.Stop) (*netstate.Namespace, string, netstate.Port) {
+	port := t.Port
+	if t.To.Port() != 0 {
+		port.Number = t.To.Port()
+	}
+	if port.Proto == "" {
+		port.Proto = "tcp"
+	}
+	_, name, inside := strings.Cut(stop.Object, " in container ")
+	switch {
+	case !inside:
+		return &h.Host, "", port
+	case t.Direction == netstate.Peer && name == t.ToName:
+		return h.Sandboxes[t.ToID], name, port
+	}
+	return h.Sandboxes[t.ID], name, port
+}
+
+// elsewhereListener returns the socket that listens on the port of another address, or nil.
+func elsewhereListener(ns *netstate.Namespace, port netstate.Port, stop packet.Stop) *netstate.Socket {
 	if ns == nil {
 		return nil
 	}
 	for i := range ns.Sockets {
 		s := &ns.Sockets[i]
-		if s.Proto == t.Port.Proto && s.Local.Port() == t.Port.Number && s.Local.Addr().IsLoopback() && (s.State == "listen" || s.State == "unconnected") {
+		if s.Proto == port.Proto && s.Local.Port() == port.Number && !s.Local.Addr().IsUnspecified() && (s.State == "listen" || s.State == "unconnected") &&
+			!strings.Contains(stop.Object, s.Local.String()) {
 			return s
 		}
 	}
 	return nil
+}
+
+// listenAdvice says what to do, by what does listen there.
+func listenAdvice(h *Host, t netstate.Target, ns *netstate.Namespace, name string, port netstate.Port) string {
+	var open []string
+	if ns != nil {
+		for _, s := range ns.Sockets {
+			text := netstate.Port{Number: s.Local.Port(), Proto: s.Proto}.String()
+			if (s.State == "listen" || s.State == "unconnected" && s.Proto == "udp") && !s.Local.Addr().IsLoopback() && !slices.Contains(open, text) && len(open) < 8 {
+				open = append(open, text)
+			}
+		}
+	}
+	there := "nothing listens there yet: is the program still starting? docker logs " + name
+	if len(open) > 0 {
+		there = "it listens on " + strings.Join(open, ", ")
+	}
+	switch {
+	case name == "":
+		return fmt.Sprintf("let the program on the host listen on 0.0.0.0 or on the bridge's address, port %d", port.Number)
+	case t.Direction == netstate.Peer:
+		if c := h.Container(t.ToID); c != nil {
+			for _, b := range c.Published {
+				if b.HostPort == port.Number {
+					return fmt.Sprintf("%d is the host's port: from container to container take the container's own, %s:%d", port.Number, c.Name, b.Port.Number)
+				}
+			}
+		}
+		return "let the client take a port on which it listens: " + there
+	case t.Direction == netstate.Out:
+		return "localhost in a container is that container: name the other container, or the host by its address on the bridge"
+	}
+	return fmt.Sprintf("let the program in %s listen on port %d of 0.0.0.0, or publish the port that it listens on: %s", name, port.Number, there)
 }

@@ -1,6 +1,10 @@
 package checks
 
 import (
+	"fmt"
+	"net/netip"
+	"strings"
+
 	"github.com/docker-netcheck/docker-netcheck/internal/netstate"
 	"github.com/docker-netcheck/docker-netcheck/internal/packet"
 )
@@ -16,7 +20,7 @@ var Masquerade = &Check{
 	Run: func(h *Host, t netstate.Target) []Finding {
 		differences := h.differences(t, isMasquerade)
 		if len(differences) == 0 {
-			return nil
+			return append(h.unjudged(t), h.wrongSource(t)...)
 		}
 		finding := h.rulesFinding(t, packet.Masquerade, differences, func(stop packet.Stop) bool {
 			// The answer comes to the container's own address, as no foreign packet may.
@@ -38,4 +42,37 @@ func rewritten(trace *packet.Trace) bool {
 		}
 	}
 	return false
+}
+
+// wrongSource says so where what the container sends leaves with an address to which no answer comes: its
+// own, because the engine was told not to hide it, or one that somebody else's rule gives it.
+func (h *Host) wrongSource(t netstate.Target) []Finding {
+	trace := h.Walk(t)
+	uplink := h.Host.Link(trace.Uplink)
+	if t.Direction != netstate.Out || uplink == nil {
+		return nil
+	}
+	for _, step := range trace.Request {
+		_, rest, _ := strings.Cut(step.Packet, " ")
+		from, _, _ := strings.Cut(rest, " ")
+		source, err := netip.ParseAddr(strings.Trim(from[:max(0, strings.LastIndexByte(from, ':'))], "[]"))
+		if step.Hop != packet.Masquerade || err != nil || h.Host.LinkWith(source) != nil {
+			continue
+		}
+		for _, a := range h.Host.Addrs {
+			if a.Link == uplink.Name && a.Prefix.Contains(source) {
+				return []Finding{{Object: step.Object, At: packet.Masquerade, Evidence: []string{step.Packet},
+					Problem: fmt.Sprintf("the packets leave as %s, which is no address of this host: no answer finds back", source),
+					Advice:  fmt.Sprintf("the rule is %s: change it there to an address that the host has", owner(step.Owner))}}
+			}
+		}
+	}
+	c := h.Engine.Config
+	if c.IPMasq == nil || *c.IPMasq || rewritten(trace) || trace.Stop(packet.NoRoute, packet.Unreachable) != nil || bridgeOf(h, t) == "" {
+		return nil
+	}
+	return []Finding{{Object: "engine option ip-masq", At: packet.Masquerade,
+		Problem:  "the packets leave with the container's own address: the engine was told not to hide it",
+		Evidence: []string{"ip-masq = false (" + c.From["ip_masq"] + ")"},
+		Advice:   "remove ip-masq=false from the engine's configuration and restart it, or give every router a route to the network's subnet"}}
 }

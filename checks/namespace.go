@@ -1,6 +1,9 @@
 package checks
 
 import (
+	"fmt"
+	"net/netip"
+	"slices"
 	"strings"
 
 	"github.com/docker-netcheck/docker-netcheck/internal/netstate"
@@ -13,12 +16,16 @@ var Namespace = &Check{
 	Title: "the container's interface is up, with its address and its way back",
 	Doc: `In the container's network namespace its interface has to be up and to hold the address that the engine gave
 it, and its replies need a route. Programs with CAP_NET_ADMIN in the container can change all of it; a
-restart of the container makes it anew.`,
+restart of the container makes it anew. A container that has the network of another one is left in a dead
+namespace when that one is restarted or made anew.`,
 	Needs:    netstate.Engine | netstate.Links,
 	Inside:   netstate.Links | netstate.Routes,
 	Requires: []*Check{Running},
 	Run: func(h *Host, t netstate.Target) []Finding {
-		var findings []Finding
+		if left := leftBehind(h, t); left != nil {
+			return left
+		}
+		findings := wrongGateway(h, t)
 		for _, stop := range h.stops(t, packet.LinkDown, packet.NoCarrier, packet.NoLink, packet.NoAddress, packet.NoNamespace, packet.IPv6Off, packet.NoRoute, packet.Unreachable) {
 			if stop.Hop.Place() != packet.Container {
 				continue
@@ -35,6 +42,68 @@ restart of the container makes it anew.`,
 		}
 		return findings
 	},
+}
+
+// leftBehind says so where the container was given the network of another one that is gone, or that has
+// another network namespace by now.
+func leftBehind(h *Host, t netstate.Target) []Finding {
+	i := slices.IndexFunc(h.Containers, func(c netstate.Container) bool { return c.Name == t.Container })
+	if i < 0 {
+		return nil
+	}
+	member := &h.Containers[i]
+	id, ok := strings.CutPrefix(member.NetworkMode, "container:")
+	if !ok || !member.Running {
+		return nil
+	}
+	finding := Finding{Object: "container " + member.Name, At: packet.Container, Evidence: []string{"NetworkMode = " + member.NetworkMode},
+		Advice: "docker restart " + member.Name + "; if its donor was made anew, create it anew as well"}
+	owner, own, theirs := h.Container(id), h.Sandboxes[member.ID], h.Sandboxes[id]
+	switch {
+	case owner == nil:
+		finding.Problem = "it has the network of a container that is gone"
+	case own != nil && theirs != nil && own.ID != "" && theirs.ID != "" && own.ID != theirs.ID:
+		finding.Problem = fmt.Sprintf("it is still in the network that %s had before it was restarted", owner.Name)
+		finding.Evidence = append(finding.Evidence, member.Name+": "+own.ID, owner.Name+": "+theirs.ID)
+	default:
+		return nil
+	}
+	for _, stop := range h.Walk(t).Stops {
+		finding.explains = append(finding.explains, stop.Object)
+	}
+	return []Finding{finding}
+}
+
+// wrongGateway says so where the container's default route leads by an address that is the gateway of none
+// of its networks, and the packet is lost for it.
+func wrongGateway(h *Host, t netstate.Target) []Finding {
+	ns, c := h.Sandboxes[t.ID], h.Container(t.ID)
+	stop := h.Walk(t).Stop(packet.Neighbour)
+	if ns == nil || c == nil || stop == nil {
+		return nil
+	}
+	for _, r := range ns.Routes {
+		if r.Family != t.Family || r.Dst.Bits() != 0 || len(r.Hops) != 1 || !r.Hops[0].Gateway.IsValid() {
+			continue
+		}
+		by := r.Hops[0].Gateway
+		if slices.ContainsFunc(c.Endpoints, func(e netstate.Endpoint) bool { return e.Gateway4 == by || e.Gateway6 == by }) || !strings.Contains(stop.Why, by.String()) {
+			continue
+		}
+		endpoint, right := h.Program().Gateway(c, t.Family), netip.Addr{}
+		if endpoint != nil {
+			right = endpoint.Gateway4
+			if t.Family == netstate.IPv6 {
+				right = endpoint.Gateway6
+			}
+		}
+		object := fmt.Sprintf("route default via %s dev %s", by, r.Hops[0].Dev)
+		return []Finding{{Object: object + " in container " + c.Name, At: packet.Container, Evidence: []string{object},
+			Problem:  fmt.Sprintf("the container's default route leads by %s, its network's gateway is %s", by, right),
+			Advice:   "docker restart " + c.Name + "; look for what changes routes in it (VPN, entrypoint)",
+			explains: []string{stop.Object}}}
+	}
+	return nil
 }
 
 // gatewayLink returns the link of the container by which the engine gave it its default route, or "".

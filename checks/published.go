@@ -2,6 +2,9 @@ package checks
 
 import (
 	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
 
 	"github.com/docker-netcheck/docker-netcheck/internal/netstate"
 	"github.com/docker-netcheck/docker-netcheck/internal/packet"
@@ -12,30 +15,52 @@ var Published = &Check{
 	Name:  "published",
 	Title: "the port is published where the client knocks",
 	Doc: `Only -p (ports: in Compose) maps a host port to a container; EXPOSE and expose: do not. A mapping to
-127.0.0.1 can be reached from the host itself and from nowhere else. The mapping is made when the
-container is created: to change it, the container is created anew.`,
-	Needs: netstate.Engine | netstate.Links,
+127.0.0.1 can be reached from the host itself and from nowhere else. With the host's network, none, an
+internal network or macvlan alone, -p does nothing. A host port that somebody else holds keeps the
+container from starting. The mapping is made when the container is created: to change it, the container
+is created anew. Clients on the host, and IPv6 clients of an IPv4 container, need docker-proxy besides.`,
+	Needs: netstate.Engine | netstate.Links | netstate.Sockets,
 	Run: func(h *Host, t netstate.Target) []Finding {
 		if t.Direction != netstate.In {
 			return nil
 		}
 		c := h.Container(t.ID)
-		finding := Finding{Object: "container " + c.Name, At: packet.Uplink}
-		switch host := t.Host.Addr(); {
+		finding := Finding{Object: "container " + c.Name, At: packet.Uplink, Evidence: mappings(c)}
+		hostPort := t.Host.Port()
+		if hostPort == 0 {
+			hostPort = t.Port.Number
+		}
+		anew := fmt.Sprintf("create the container anew with -p %d:%s", hostPort, t.Port)
+		live := slices.ContainsFunc(c.Published, func(b netstate.Binding) bool { return b.Port == t.Port })
+		host := t.Host.Addr()
+		foreign := host.IsValid() && !host.IsUnspecified() && !host.IsLoopback() && h.Host.LinkWith(host) == nil
+		switch {
 		case !host.IsValid():
 			finding.Problem = fmt.Sprintf("port %s is not published", t.Port)
-			finding.Advice = fmt.Sprintf("create the container anew with -p %d:%s", t.Port.Number, t.Port)
-			finding.Evidence = mappings(c)
+			finding.Advice = anew
+		case foreign:
+			finding.Problem = fmt.Sprintf("port %s is published on %s, which is no address of this host", t.Port, host)
+			finding.Advice = fmt.Sprintf("give the host the address %s, or %s", host, anew)
+			finding.explains = []string{finding.Object} // running's, if the engine could not start it
+		case !c.Running && c.Error != "":
+			if !taken(h, t, c, &finding) {
+				return nil
+			}
+		case !c.Running:
+			return nil
+		case !live:
+			if !unpublished(h, t, c, &finding) {
+				return nil
+			}
+			finding.Advice += anew
+		case t.Host.Port() == 0:
+			finding.Problem = fmt.Sprintf("port %s has no port of the host: its network routes to the container's own address", t.Port)
+			finding.Advice = "let the client use the container's own address, by a route over this host; or take a network with gateway mode nat"
 		case host.IsLoopback() && t.From == netstate.FromOutside:
 			finding.Problem = fmt.Sprintf("port %s is published on %s alone, which no outside client can reach", t.Port, host)
-			finding.Advice = fmt.Sprintf("create the container anew with -p %d:%s", t.Host.Port(), t.Port)
-			finding.Evidence = mappings(c)
-		case !host.IsUnspecified() && !host.IsLoopback() && h.Host.LinkWith(host) == nil:
-			finding.Problem = fmt.Sprintf("port %s is published on %s, which is no address of this host", t.Port, host)
-			finding.Advice = fmt.Sprintf("give the host the address %s, or create the container anew with -p %d:%s", host, t.Host.Port(), t.Port)
-			finding.Evidence = mappings(c)
+			finding.Advice = anew
 		default:
-			return nil
+			return proxyMissing(h, t, finding)
 		}
 		// Where nothing leads to the container, all that would stop the packet on the way says nothing.
 		for _, stop := range h.Walk(t).Stops {
@@ -43,6 +68,139 @@ container is created: to change it, the container is created anew.`,
 		}
 		return []Finding{finding}
 	},
+}
+
+// unpublished says why a port that was to be published is not, and whether it matters.
+func unpublished(h *Host, t netstate.Target, c *netstate.Container, f *Finding) bool {
+	f.Evidence = append([]string{"NetworkMode = " + c.NetworkMode}, f.Evidence...)
+	switch c.NetworkMode {
+	case "host":
+		if h.Walk(t).Stop(packet.NoListener) == nil {
+			return false // nothing needs to be published: the program is on the host's own port
+		}
+		f.Problem = fmt.Sprintf("-p does nothing with the host's network, and no program of it listens on port %d", t.Host.Port())
+		f.Advice = "use the port that the program itself listens on, or without --network host "
+		return true
+	case "none":
+		f.Problem = "-p does nothing: the container has no network"
+		f.Advice = fmt.Sprintf("docker network disconnect none %s, docker network connect bridge %[1]s; or ", c.Name)
+		return true
+	}
+	if len(c.Endpoints) == 0 {
+		f.Problem = "-p does nothing: the container is in no network"
+		f.Advice = fmt.Sprintf("docker network connect bridge %s; or ", c.Name)
+		return true
+	}
+	for _, e := range c.Endpoints {
+		switch n := h.Network(e.NetworkID); {
+		case n == nil:
+		case n.Driver == "macvlan" || n.Driver == "ipvlan":
+			f.Problem = fmt.Sprintf("-p does nothing in the %s network %s: the container has an address of its own in the LAN", n.Driver, n.Name)
+			f.Advice = fmt.Sprintf("let clients use %s:%d; or with a bridge network ", e.Addr(t.Family), t.Port.Number)
+			return true
+		case n.Internal:
+			f.Problem = fmt.Sprintf("-p does nothing: the container's network %s is internal", n.Name)
+			f.Advice = fmt.Sprintf("docker network connect bridge %s publishes it; or ", c.Name)
+			return true
+		}
+	}
+	f.Problem = fmt.Sprintf("port %s was to be published and is not", t.Port)
+	return true
+}
+
+// taken says who holds the host port that kept the container from starting, and whether it was that.
+func taken(h *Host, t netstate.Target, c *netstate.Container, f *Finding) bool {
+	if !strings.Contains(c.Error, "already in use") && !strings.Contains(c.Error, "already allocated") {
+		return false
+	}
+	f.explains = []string{f.Object}
+	f.Evidence = []string{"State.Error = " + c.Error}
+	f.Problem = fmt.Sprintf("the host port %d/%s is taken", t.Host.Port(), t.Port.Proto)
+	f.Advice = fmt.Sprintf("find out who holds it, free it, then docker start %s", c.Name)
+	if socket := holder(h, t); socket != nil {
+		text := strings.TrimSpace(fmt.Sprintf("socket %s %s", socket.Local, socket.Program))
+		f.Object, f.explains = text, append(f.explains, "container "+c.Name)
+		f.Evidence = append(f.Evidence, fmt.Sprintf("%s %s, process %d", socket.State, text, socket.PID))
+		f.Problem = fmt.Sprintf("the host port %d/%s is held by %s", t.Host.Port(), t.Port.Proto, orProgram(socket.Program))
+		f.Advice = fmt.Sprintf("stop %s or move it to another port, then docker start %s", orProgram(socket.Program), c.Name)
+		if socket.State != "listen" && socket.State != "unconnected" {
+			f.Advice = fmt.Sprintf("docker start %s once that connection has ended; publish a port outside of net.ipv4.ip_local_port_range, or list it in net.ipv4.ip_local_reserved_ports", c.Name)
+		}
+	}
+	for _, proxy := range h.Proxies {
+		if proxy.Host.Port() != t.Host.Port() || proxy.Proto != t.Port.Proto {
+			continue
+		}
+		if other := memberWith(h, proxy.Container.Addr()); other != "" {
+			f.Object = "container " + other
+			f.Problem = fmt.Sprintf("the host port %d/%s is published by container %s", t.Host.Port(), t.Port.Proto, other)
+			f.Advice = fmt.Sprintf("docker stop %s, or publish another port; then docker start %s", other, c.Name)
+		} else {
+			f.Problem = fmt.Sprintf("the host port %d/%s is held by a docker-proxy for %s, which no container has", t.Host.Port(), t.Port.Proto, proxy.Container)
+			f.Advice = fmt.Sprintf("kill %d, then docker start %s", proxy.PID, c.Name)
+		}
+	}
+	return true
+}
+
+// holder returns the socket of the host that holds the target's host port, a listening one first.
+func holder(h *Host, t netstate.Target) *netstate.Socket {
+	var found *netstate.Socket
+	for i := range h.Host.Sockets {
+		s := &h.Host.Sockets[i]
+		if s.Proto != t.Port.Proto || s.Local.Port() != t.Host.Port() {
+			continue
+		}
+		if s.State == "listen" || s.State == "unconnected" {
+			return s
+		}
+		found = s
+	}
+	return found
+}
+
+// memberWith returns the name of the running container that has the address, or "".
+func memberWith(h *Host, addr netip.Addr) string {
+	for i := range h.Networks {
+		for _, m := range h.Networks[i].Members {
+			if m.IPv4.Addr() == addr || m.IPv6.Addr() == addr {
+				return m.Name
+			}
+		}
+	}
+	return ""
+}
+
+func orProgram(name string) string {
+	if name == "" {
+		return "another program"
+	}
+	return name
+}
+
+// proxyMissing says so where a port needs docker-proxy and there is none, or one for another container.
+func proxyMissing(h *Host, t netstate.Target, f Finding) []Finding {
+	trace := h.Walk(t)
+	f.Object, f.At = "engine docker-proxy", packet.Socket
+	if stop := trace.Stop(packet.Diverted); stop != nil && stop.Object == "docker-proxy" {
+		f.Problem, f.explains = stop.Why, []string{stop.Object}
+		f.Advice = "docker restart " + t.Container + " starts a docker-proxy for its present address"
+		return []Finding{f}
+	}
+	stop := trace.Stop(packet.NotPublished)
+	if stop == nil || !h.Program().Proxy.On || len(h.differences(t, isDNAT)) > 0 {
+		return nil
+	}
+	for _, proxy := range h.Proxies {
+		if proxy.Host.Port() == t.Host.Port() && proxy.Proto == t.Port.Proto && netstate.FamilyOf(proxy.Host.Addr()) == t.Family {
+			return nil
+		}
+	}
+	f.Problem = fmt.Sprintf("no docker-proxy serves %s/%s, and no rule sends this client to the container", t.Host, t.Port.Proto)
+	f.Evidence = []string{"no process docker-proxy for " + t.Host.String() + "/" + t.Port.Proto}
+	f.explains = []string{stop.Object}
+	f.Advice = "docker restart " + t.Container + " starts it anew"
+	return []Finding{f}
 }
 
 // mappings returns the container's published ports as docker port prints them.
@@ -56,6 +214,9 @@ func mappings(c *netstate.Container) []string {
 	}
 	if len(lines) == 0 {
 		lines = []string{"no port is published"}
+	}
+	if c.Error != "" {
+		lines = append(lines, "State.Error = "+c.Error)
 	}
 	return lines
 }

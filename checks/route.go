@@ -1,6 +1,9 @@
 package checks
 
 import (
+	"fmt"
+	"strings"
+
 	"github.com/docker-netcheck/docker-netcheck/internal/netstate"
 	"github.com/docker-netcheck/docker-netcheck/internal/packet"
 )
@@ -16,15 +19,38 @@ route get with from, iif and mark shows what the kernel does.`,
 	Requires: []*Check{Running},
 	Run: func(h *Host, t netstate.Target) []Finding {
 		var findings []Finding
-		for _, stop := range h.stops(t, packet.NoRoute, packet.Unreachable, packet.WrongRoute, packet.LinkDown, packet.NoCarrier, packet.NoLink, packet.NotLocal, packet.IPv6Off, packet.Neighbour) {
+		for _, stop := range h.stops(t, packet.NoRoute, packet.Unreachable, packet.WrongRoute, packet.LinkDown, packet.NoCarrier, packet.NoLink, packet.NotLocal, packet.IPv6Off, packet.Neighbour, packet.Martian) {
 			switch place := stop.Hop.Place(); {
 			case place == packet.Container || place == packet.Socket:
 				continue
 			case (stop.Kind == packet.LinkDown || stop.Kind == packet.NoCarrier || stop.Kind == packet.NoLink) && place != packet.Uplink && place != packet.Route:
 				continue // of the bridge or the veth pair: theirs to tell
 			}
-			findings = append(findings, found(stop))
+			finding := found(stop)
+			switch {
+			case strings.HasSuffix(stop.Object, ".route_localnet"):
+				finding.Advice = "sysctl -w " + strings.TrimPrefix(stop.Object, "sysctl ") + "=1, or let the engine run docker-proxy (userland-proxy)"
+			case strings.HasPrefix(stop.Object, "neigh "):
+				finding.Advice = "ip " + strings.Replace(stop.Object, "neigh ", "neigh del ", 1)
+			case stop.Kind == packet.WrongRoute || stop.Kind == packet.Unreachable:
+				finding.Advice = "take it away if nothing else needs it, or give Docker's networks another subnet (default-address-pools, bip); " + ownRoute(h, t)
+			case stop.Kind == packet.NoRoute:
+				finding.Advice = "give the host a route: ip route add default via GATEWAY, as its network's configuration has it"
+			}
+			findings = append(findings, finding)
 		}
 		return findings
 	},
+}
+
+// ownRoute says which route of Docker's own would win over a wrong one.
+func ownRoute(h *Host, t netstate.Target) string {
+	if bridge := bridgeOf(h, t); bridge != "" {
+		for _, a := range h.Host.Addrs {
+			if a.Link == bridge && netstate.FamilyOf(a.Prefix.Addr()) == t.Family {
+				return fmt.Sprintf("the bridge's own is: %s dev %s proto kernel scope link src %s", a.Prefix.Masked(), bridge, a.Prefix.Addr())
+			}
+		}
+	}
+	return "ip route get shows the choice"
 }

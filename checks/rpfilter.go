@@ -19,9 +19,9 @@ with one uplink, fatal with two. The effective value is the larger of conf.all a
 	Requires: []*Check{Running},
 	Run: func(h *Host, t netstate.Target) []Finding {
 		var findings []Finding
-		for _, stop := range h.stops(t, packet.RPFilter, packet.Martian) {
+		for _, stop := range h.stops(t, packet.RPFilter) {
 			finding := found(stop)
-			if name, isSysctl := strings.CutPrefix(stop.Object, "sysctl "); isSysctl && stop.Kind == packet.RPFilter {
+			if name, isSysctl := strings.CutPrefix(stop.Object, "sysctl "); isSysctl {
 				// The larger of all and the interface counts, so 2 on the interface alone suffices.
 				link := h.Walk(t).Uplink
 				if stop.Hop.IsReply() || link == "" || strings.HasPrefix(name, "net.ipv6.") {

@@ -16,5 +16,8 @@ var Suite = []*Check{
 	RPFilter,
 	Route,
 	Firewalld,
+	Conntrack,
+	MTU,
+	DNS,
 	Path,
 }

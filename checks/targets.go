@@ -24,6 +24,11 @@ type Ask struct {
 // to says whether a destination was named.
 func (ask Ask) to() bool { return ask.To.IsValid() || ask.ToName != "" }
 
+// named says whether a port or a client was named.
+func (ask Ask) named() bool {
+	return ask.Port != (netstate.Port{}) || ask.Client.IsValid() || ask.From != ""
+}
+
 // documentation addresses stand for a client or destination that nobody named: nobody has them
 // (RFC 5737, RFC 3849).
 var assumed = map[netstate.Family][]netip.Addr{
@@ -76,7 +81,7 @@ func (ask Ask) in(s *netstate.Snapshot, c *netstate.Container) []netstate.Target
 	owner := donor(s, c)
 	var targets []netstate.Target
 	for _, b := range bindings(owner) {
-		if ask.Port != (netstate.Port{}) && b.Port != ask.Port {
+		if ask.Port != (netstate.Port{}) && b.Port != ask.Port || b.HostPort == 0 && owner.Running && !ask.named() {
 			continue
 		}
 		if t := ask.inTarget(s, c, owner, b); t != (netstate.Target{}) && !slices.Contains(targets, t) {
@@ -155,6 +160,9 @@ func design(s *netstate.Snapshot, c *netstate.Container) string {
 		return c.Name + " has the host's own network: it publishes nothing, what it listens on is open on the host (--port judges one)"
 	case c.NetworkMode == "none":
 		return c.Name + " has no network, as it was told"
+	}
+	if slices.ContainsFunc(c.Published, func(b netstate.Binding) bool { return b.HostPort == 0 }) && c.Running {
+		return c.Name + " has ports without a port of the host: its network routes to the container's own address"
 	}
 	internal := len(c.Endpoints) > 0
 	for _, e := range c.Endpoints {

@@ -75,7 +75,7 @@ func (f fault) test(t *testing.T, suite, path string) {
 	}
 	if f.inject != "" {
 		if f.way != "" {
-			if got := b.try(f); got != "ok" {
+			if got := b.works(f); got != "ok" {
 				t.Fatalf("before the fault, %s: %s", f.way, got)
 			}
 		}
@@ -234,6 +234,16 @@ func (b *bench) try(f fault) string {
 	return "ok"
 }
 
+// works tries until the way works: a program that was started a moment ago may not listen yet.
+func (b *bench) works(f fault) string {
+	b.t.Helper()
+	got := b.try(f)
+	for deadline := time.Now().Add(5 * time.Second); got != "ok" && time.Now().Before(deadline); {
+		got = b.try(f)
+	}
+	return got
+}
+
 // probe tries a way and says what became of it.
 func (b *bench) probe(way string) string {
 	b.t.Helper()
@@ -271,6 +281,9 @@ func (b *bench) probe(way string) string {
 func (b *bench) state() string {
 	b.t.Helper()
 	state, err := b.host.State(b.ctx, "web")
+	if err != nil { // it does not run
+		state, err = b.host.State(b.ctx)
+	}
 	b.must(err)
 	return state
 }

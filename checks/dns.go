@@ -1,0 +1,108 @@
+package checks
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"github.com/docker-netcheck/docker-netcheck/internal/netstate"
+	"github.com/docker-netcheck/docker-netcheck/internal/packet"
+)
+
+// DNS looks at what the container's names are resolved by.
+var DNS = &Check{
+	Name:  "dns",
+	Title: "the container's resolver answers, and reaches its own",
+	Doc: `In a user-defined network the container asks 127.0.0.11, which rules in its own namespace lead to the engine;
+the engine asks the servers that --dns or the host's resolv.conf name, from the container's namespace. In
+the default network the container asks those servers itself, and no container's name is known. What can
+be judged is the way there, not what the servers answer.`,
+	Needs:    netstate.Engine | netstate.Files,
+	Inside:   netstate.Iptables | netstate.Nftables | netstate.Sockets,
+	Requires: []*Check{Running},
+	Run: func(h *Host, t netstate.Target) []Finding {
+		c := h.Container(t.ID)
+		if !t.DNS || c == nil {
+			return nil
+		}
+		if broken := embeddedDNS(h, c); broken != nil {
+			return broken
+		}
+		var findings []Finding
+		servers := nameservers(h, c)
+		for _, server := range servers {
+			stops := h.Walk(netstate.Target{
+				Container: t.Container, ID: t.ID, Direction: netstate.Out, From: t.From, Family: netstate.FamilyOf(server),
+				Port: netstate.Port{Number: 53, Proto: "udp"}, To: netip.AddrPortFrom(server, 53),
+			}).Stops
+			i := slices.IndexFunc(stops, func(s packet.Stop) bool { return s.Verdict.Stops() && s.Kind != packet.NoListener })
+			if i < 0 {
+				return nil // one that can be reached is enough
+			}
+			finding := found(stops[i])
+			finding.stop = nil
+			finding.Problem = fmt.Sprintf("the name server %s cannot be reached from the container: %s", server, stops[i].Why)
+			finding.Advice = "let DNS to it pass, or name one that can be reached: docker run --dns ADDR, or dns in daemon.json"
+			for _, s := range stops {
+				finding.explains = append(finding.explains, s.Object)
+			}
+			findings = append(findings, finding)
+		}
+		return findings
+	},
+}
+
+// embedded is the address of the engine's own resolver in a container of a user-defined network.
+const embedded = "127.0.0.11"
+
+// embeddedDNS says so where the rules are gone that lead the container's questions to the engine.
+func embeddedDNS(h *Host, c *netstate.Container) []Finding {
+	ns := h.Sandboxes[c.ID]
+	if ns == nil || h.Program().Nftables || !slices.ContainsFunc(c.Endpoints, func(e netstate.Endpoint) bool {
+		return e.Network != "bridge" && e.Network != "host" && e.Network != "none"
+	}) ||
+		strings.HasPrefix(c.NetworkMode, "container:") {
+		return nil
+	}
+	for i := range ns.Iptables {
+		if chain := ns.Iptables[i].Table("nat").Chain("DOCKER_OUTPUT"); chain != nil {
+			for _, rule := range chain.Rules {
+				if strings.Contains(rule.Text, "-p udp") && strings.Contains(rule.Text, "-j DNAT") {
+					return nil
+				}
+			}
+		}
+	}
+	bound := slices.IndexFunc(ns.Sockets, func(s netstate.Socket) bool { return s.Proto == "udp" && s.Local.Addr().String() == embedded })
+	if bound < 0 {
+		return []Finding{{Object: "socket " + embedded + ":53 in container " + c.Name, At: packet.Container,
+			Problem: "the engine's resolver does not listen in the container's namespace",
+			Advice:  "docker restart " + c.Name}}
+	}
+	return []Finding{{Object: fmt.Sprintf("iptables nat DOCKER_OUTPUT: missing -d %s/32 -p udp -m udp --dport 53 -j DNAT --to-destination %s in container %s", embedded, ns.Sockets[bound].Local, c.Name),
+		At: packet.Container, Problem: "the rules in the container are gone that lead its questions to the engine's resolver",
+		Advice: "docker restart " + c.Name + "; look for what flushes rules in it"}}
+}
+
+// nameservers returns the servers outside of the host that the container's questions go to. Those of
+// loopback addresses are asked by the engine on the host, and left out.
+func nameservers(h *Host, c *netstate.Container) []netip.Addr {
+	texts := c.DNS
+	if len(texts) == 0 {
+		for line := range strings.Lines(h.Files["/etc/resolv.conf"]) {
+			if field := strings.Fields(line); len(field) > 1 && field[0] == "nameserver" {
+				texts = append(texts, field[1])
+			}
+		}
+	}
+	var servers []netip.Addr
+	for _, text := range texts {
+		addr, err := netip.ParseAddr(text)
+		if err != nil || addr.IsLoopback() {
+			return nil // the host's own resolver, or what is not understood: that may answer
+		}
+		servers = append(servers, addr.Unmap())
+	}
+	return servers
+}

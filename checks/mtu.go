@@ -1,0 +1,123 @@
+package checks
+
+import (
+	"fmt"
+	"regexp"
+	"slices"
+	"strings"
+
+	"github.com/docker-netcheck/docker-netcheck/internal/netstate"
+	"github.com/docker-netcheck/docker-netcheck/internal/packet"
+)
+
+// MTU looks at the sizes that the links on the way take, and at what slows them down.
+var MTU = &Check{
+	Name:  "mtu",
+	Title: "large packets get through, at full speed",
+	Doc: `A link that takes less than the container sends is no fault as long as the host may say so: it answers with
+ICMP "fragmentation needed", and the sender makes its packets smaller. Where a rule drops that ICMP, small
+answers arrive and large ones hang. Inside of the host nobody says so: the container's interface may not
+be larger than the other end of its pair. A queueing discipline that limits, delays or loses (tbf, netem)
+slows everything down.`,
+	Needs:    netstate.Engine | netstate.Links | netstate.Routes | netstate.Iptables | netstate.Traffic,
+	Inside:   netstate.Links,
+	Requires: []*Check{Running},
+	Run: func(h *Host, t netstate.Target) []Finding {
+		port, inside := pair(h, t)
+		if port == nil {
+			return nil
+		}
+		var findings []Finding
+		if inside.MTU > port.MTU {
+			findings = append(findings, Finding{Object: "link " + port.Name, At: packet.Veth, Warning: true,
+				Problem:  fmt.Sprintf("%s takes %d bytes, the container's %s sends up to %d: what is larger is lost without a word", port.Name, port.MTU, inside.Name, inside.MTU),
+				Evidence: []string{fmt.Sprintf("link %s mtu %d", port.Name, port.MTU), fmt.Sprintf("link %s mtu %d in container %s", inside.Name, inside.MTU, t.Container)},
+				Advice:   fmt.Sprintf("ip link set %s mtu %d", port.Name, inside.MTU)})
+		}
+		uplink := h.Host.Link(h.Walk(t).Uplink)
+		for _, link := range []*netstate.Link{port, h.Host.LinkAt(port.Master), uplink} {
+			findings = append(findings, throttled(h, link)...)
+		}
+		if uplink == nil || uplink.MTU == 0 || uplink.MTU >= inside.MTU {
+			return findings
+		}
+		if object, text := silencer(h, t.Family); object != "" {
+			findings = append(findings, Finding{Object: object, At: packet.Uplink, Warning: true,
+				Problem:  fmt.Sprintf("%s takes %d bytes, the container sends up to %d, and a rule drops the ICMP that would tell it: large answers hang", uplink.Name, uplink.MTU, inside.MTU),
+				Evidence: []string{fmt.Sprintf("link %s mtu %d", uplink.Name, uplink.MTU), fmt.Sprintf("link %s mtu %d in container %s", inside.Name, inside.MTU, t.Container), text},
+				Advice:   fmt.Sprintf("let ICMP fragmentation-needed pass, or iptables -t mangle -A FORWARD -p tcp --tcp-flags SYN,RST SYN -j TCPMSS --clamp-mss-to-pmtu; for good: network option com.docker.network.driver.mtu=%d", uplink.MTU)})
+		}
+		return findings
+	},
+}
+
+// pair returns the two ends of the container's link: the host's and its own; nil where they are not known.
+func pair(h *Host, t netstate.Target) (port, inside *netstate.Link) {
+	ns := h.Sandboxes[t.ID]
+	if ns == nil {
+		return nil, nil
+	}
+	if inside = ns.Link(gatewayLink(h, t)); inside == nil {
+		return nil, nil
+	}
+	port = h.Host.LinkAt(inside.Peer)
+	if port == nil || port.Kind != "veth" || port.Peer != inside.Index {
+		return nil, nil
+	}
+	return port, inside
+}
+
+// throttled names the disciplines of a link that limit, delay or lose packets.
+func throttled(h *Host, link *netstate.Link) []Finding {
+	if link == nil {
+		return nil
+	}
+	var findings []Finding
+	for _, q := range h.Host.Qdiscs {
+		if q.Link == link.Name && (q.Kind == "tbf" || q.Kind == "netem") {
+			findings = append(findings, Finding{Object: "link " + link.Name, At: packet.Veth, Warning: true,
+				Problem:  fmt.Sprintf("a queueing discipline (%s) slows %s down or loses packets", q.Kind, link.Name),
+				Evidence: []string{strings.TrimSpace(fmt.Sprintf("qdisc %s dev %s %s %s", q.Kind, q.Link, q.Parent, q.Text))},
+				Advice:   fmt.Sprintf("tc qdisc del dev %s root", link.Name)})
+		}
+	}
+	return findings
+}
+
+// quiet matches the rules of iptables that drop what the host itself says of sizes, clamp those that make it
+// needless.
+var (
+	quiet = regexp.MustCompile(`^(-o \S+ )?-p (icmp|ipv6-icmp)( -m icmp6? --icmp(v6)?-type (3|3/4|2|2/0|any))? -j (DROP|REJECT.*)$`)
+	clamp = regexp.MustCompile(`-j TCPMSS `)
+)
+
+// silencer returns the rule that keeps the host from saying that a packet is too large, unless TCP is told
+// beforehand.
+func silencer(h *Host, family netstate.Family) (object, text string) {
+	for i := range h.Host.Iptables {
+		set := &h.Host.Iptables[i]
+		if set.Family != family {
+			continue
+		}
+		if chain := set.Table("mangle").Chain("FORWARD"); chain != nil &&
+			slices.ContainsFunc(chain.Rules, func(r netstate.IptablesRule) bool { return clamp.MatchString(r.Text) }) {
+			return "", ""
+		}
+		for _, table := range []string{"raw", "mangle", "filter"} {
+			chain := set.Table(table).Chain("OUTPUT")
+			if chain == nil || object != "" {
+				continue
+			}
+			for n, rule := range chain.Rules {
+				if quiet.MatchString(rule.Text) {
+					object, text = fmt.Sprintf("%s %s OUTPUT %d: %s", set.Command(), table, n+1, rule.Text), rule.Text
+					break
+				}
+				if rule.Text == "-j ACCEPT" {
+					break
+				}
+			}
+		}
+	}
+	return object, text
+}

@@ -148,12 +148,12 @@ func published(host *netstate.Namespace, b netstate.Binding) publishedPort {
 
 // A Packet is one packet as one hop saw it.
 type Packet struct {
-	Time   time.Time
-	Place  int  // index into Capture.Interfaces
-	In     bool // toward the container
-	Length int  // on the wire
-	Data   []byte
-	text   string
+	Time   time.Time `json:"time"`
+	Place  int       `json:"place"`  // index into Capture.Counts
+	In     bool      `json:"in"`     // toward the container
+	Length int       `json:"length"` // on the wire
+	Data   []byte    `json:"data"`
+	Text   string    `json:"text"` // in words; printable
 }
 
 // Line writes the packet as tcpdump does, with the hop in front.
@@ -163,7 +163,7 @@ func (c *Capture) Line(p Packet) string {
 	if !p.In {
 		arrow = "←"
 	}
-	return fmt.Sprintf("%s %-9s %s %-15s %s", p.Time.Format("15:04:05.000000"), place.hop, arrow, printable(place.link), p.text)
+	return fmt.Sprintf("%s %-9s %s %-15s %s", p.Time.Format("15:04:05.000000"), place.hop, arrow, printable(place.link), printable(p.Text))
 }
 
 // A HopCount is how many packets one hop saw, toward the container and from it.
@@ -204,3 +204,23 @@ func (c *Capture) Table() string {
 
 // Counts returns what the table shows.
 func (c *Capture) Counts() []HopCount { return slices.Clone(c.seen) }
+
+// Options returns what the capture was made with, bounds filled in.
+func (c *Capture) Options() CaptureOptions { return c.options }
+
+// SetCounts takes the counts of the same capture that ran elsewhere.
+func (c *Capture) SetCounts(counts []HopCount) error {
+	if len(counts) != len(c.places) {
+		return fmt.Errorf("the capture has %d hops, not the %d that were read", len(counts), len(c.places))
+	}
+	for i, n := range counts {
+		if n.Hop != c.places[i].hop || n.Link != c.places[i].link {
+			return fmt.Errorf("the capture has the hop %s %s, not %s %s as was read", n.Hop, n.Link, c.places[i].hop, c.places[i].link)
+		}
+	}
+	c.seen = slices.Clone(counts)
+	return nil
+}
+
+// Has says whether the packet is of one of the capture's hops: one from elsewhere may not be.
+func (c *Capture) Has(p Packet) bool { return p.Place >= 0 && p.Place < len(c.places) }

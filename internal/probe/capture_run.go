@@ -148,7 +148,7 @@ func (c *Capture) packet(i int, t *tap, s *sample) Packet {
 	if t.place.hop == packet.Uplink || t.place.hop == packet.Container {
 		p.In = !s.outgoing
 	}
-	p.text = printable(decode(s.data, t.ethernet).String())
+	p.Text = printable(decode(s.data, t.ethernet).String())
 	return p
 }
 

@@ -166,12 +166,13 @@ func (f fault) patience() time.Duration {
 	return 0
 }
 
-// listenOnSegment listens on the real client's link. The function that it returns fails the test if a
+// listenOnSegment listens on the link of the last of the real clients. The function that it returns fails the test if a
 // frame from or to the address, or about it, was there.
 func listenOnSegment(t *testing.T, h *lab.Host) func(netip.Addr) {
 	t.Helper()
 	var all *tap
-	err := h.Clients[0].Do(func() (err error) {
+	last := h.Clients[len(h.Clients)-1]
+	err := last.Do(func() (err error) {
 		all, err = openTap(place{link: "eth0"}, func(int32) asm.Instructions {
 			return asm.Instructions{asm.Mov.Imm(asm.R0, 0xffff), asm.Return()}
 		})

@@ -22,11 +22,11 @@ func (o *Observation) String() string {
 	w.Flush()
 	for _, hop := range o.ruleHops() {
 		fmt.Fprintf(&text, "rules at %s\n", hop)
-		var last string
+		shown := map[string]bool{} // a packet that was sent again meets the same rules
 		for _, r := range o.Rules {
-			if line := fmt.Sprintf("  %s: %s\n", printable(r.Object), printable(r.Verdict)); r.Hop == hop && line != last {
+			if line := fmt.Sprintf("  %s: %s\n", printable(r.Object), printable(r.Verdict)); r.Hop == hop && !shown[line] {
 				text.WriteString(line)
-				last = line
+				shown[line] = true
 			}
 		}
 	}

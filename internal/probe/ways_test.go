@@ -5,8 +5,10 @@ package probe
 import (
 	"bufio"
 	"context"
+	"fmt"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -19,6 +21,7 @@ import (
 	"github.com/docker-netcheck/docker-netcheck/internal/lab"
 	"github.com/docker-netcheck/docker-netcheck/internal/netstate"
 	"github.com/docker-netcheck/docker-netcheck/internal/packet"
+	"github.com/docker-netcheck/docker-netcheck/remediate"
 )
 
 // healthy starts a host with a web server on 8080, and over UDP an echo on 5353.
@@ -220,19 +223,68 @@ func TestKilled(t *testing.T) {
 	if tag == "" {
 		t.Fatal("a killed probe of the older way left no filter: the test shows nothing")
 	}
-	err := h.Do(func() error {
-		r := &Request{Tag: tag, Client: nobody}
-		for _, step := range r.Installs() {
-			if err := removeThing(step.Name); err != nil {
-				return err
-			}
-		}
-		return nil
-	})
+	// What the journal had been told before, undo takes away.
+	err := h.Do(func() error { return undoProbe(t, &Request{Tag: tag, Client: nobody}) })
 	if err != nil {
 		t.Error(err)
 	}
 	gone(t, h, before)
+}
+
+// undoProbe writes a probe down in a journal, and takes it back.
+func undoProbe(t *testing.T, r *Request) error {
+	plan, err := remediate.NewPlan([]*remediate.Fix{{Title: "one live connection", Steps: r.Installs()}}, false)
+	if err != nil {
+		return err
+	}
+	facts := func(_ context.Context, step remediate.Step, guard string) (string, error) {
+		return step.Guards[guard], nil // the same boot, the same namespace
+	}
+	journal := &remediate.Journal{Dir: filepath.Join(t.TempDir(), "journal")}
+	stores := remediate.Stores{Kind: Store{}}
+	run, err := journal.Apply(t.Context(), plan, stores, facts)
+	if err != nil {
+		return err
+	}
+	if !run.Altered() {
+		t.Error("the journal says that nothing was made")
+	}
+	_, err = journal.Undo(t.Context(), run.ID, stores, facts)
+	return err
+}
+
+// TestOnLinkClient names a real neighbour as the client: the probe takes its part, and the neighbour
+// notices nothing.
+func TestOnLinkClient(t *testing.T) {
+	h := healthy(t, lab.Options{Clients: 2})
+	real := h.Clients[1]
+	if err := real.Connect(t.Context(), lab.HostAddr+":8080"); err != nil { // now the host knows it
+		t.Fatal(err)
+	}
+	confirm := fmt.Sprintf("set -- $(ip neigh show %s dev eth0); ip neigh replace %[1]s dev eth0 lladdr $3 nud reachable", real.Addr)
+	if _, err := h.Sh(t.Context(), confirm); err != nil {
+		t.Fatal(err)
+	}
+	before := leftovers(t, h)
+	segment := listenOnSegment(t, h)
+	a := observeIn(t, h, "web", insideTarget{From: netstate.FromOutside, Client: netip.MustParseAddr(real.Addr)})
+	if a.Errors[0] != "" {
+		t.Fatal(a.Errors[0])
+	}
+	if a.Observations[0].Outcome != Connected {
+		t.Errorf("%s", a.Observations[0])
+	}
+	segment(netip.MustParseAddr(real.Addr))
+	if err := real.Connect(t.Context(), lab.HostAddr+":8080"); err != nil {
+		t.Errorf("the real client afterwards: %v", err)
+	}
+	if after := leftovers(t, h); after != before {
+		t.Errorf("before:\n%s\nafter:\n%s", before, after)
+	}
+	a = observeIn(t, h, "web", insideTarget{From: netstate.FromOutside, Client: netip.MustParseAddr("198.51.100.77")})
+	if !strings.HasPrefix(a.Errors[0], ErrRefused.Error()) {
+		t.Errorf("a neighbour that is not there: %q", a.Errors[0])
+	}
 }
 
 // gone waits until a host is as it was: the kernel ends namespaces in its own time.

@@ -14,13 +14,14 @@ var Accept = &Check{
 	Title: "Docker's rules let the packets pass, and are reached",
 	Doc: `The engine sets the policy of FORWARD to DROP, or drops what is not published by a rule of its own, and
 accepts the published ports, the replies and what its containers send. Whoever flushes the filter table
-takes the accepts and leaves the policy.`,
+takes the accepts and leaves the policy. The rules with which the engine keeps networks apart, and others
+away from what is not published, are looked at as well: without them everything gets through, and more.`,
 	Needs:    netstate.Engine | netstate.Links | netstate.Iptables | netstate.Nftables,
 	Requires: []*Check{Running, Published},
 	Run: func(h *Host, t netstate.Target) []Finding {
 		differences := h.differences(t, isAccept)
 		if len(differences) == 0 {
-			return append(h.unjudged(t), h.keptApart(t)...)
+			return append(append(h.unjudged(t), h.keptApart(t)...), h.unshielded(t)...)
 		}
 		return []Finding{h.rulesFinding(t, packet.Accept, differences, func(stop packet.Stop) bool {
 			return stop.Hop.Place() == packet.Accept &&

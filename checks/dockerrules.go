@@ -100,9 +100,6 @@ func (h *Host) rulesFinding(t netstate.Target, at packet.Hop, differences []dock
 			finding.Problem += ": the traffic gets through without"
 		}
 	}
-	finding.Fix = h.rulesFix(t.Family)
-	if finding.Fix == nil {
-		finding.Advice = "restart the engine, which makes its rules anew (with live-restore no container stops)"
-	}
+	finding.remedy(h.rulesFix(t.Family))
 	return finding
 }

@@ -75,6 +75,19 @@ func (j *Judgement) fixable() []*Finding {
 	return findings
 }
 
+// Restores says whether one of the fixes brings Docker's own rules back. It then needs to know of all
+// containers that have some.
+func (r *Report) Restores() bool {
+	for i := range r.Targets {
+		for _, finding := range r.Targets[i].fixable() {
+			if slices.ContainsFunc(finding.Fix.Steps, func(s remediate.Step) bool { return s.Kind == "iptables" && !finding.Fix.Opens }) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
 // fixKey tells fixes apart by what they do.
 func fixKey(fix *remediate.Fix) string {
 	var key strings.Builder

@@ -7,6 +7,7 @@ import (
 
 	"github.com/docker-netcheck/docker-netcheck/internal/dockerd"
 	"github.com/docker-netcheck/docker-netcheck/internal/netstate"
+	"github.com/docker-netcheck/docker-netcheck/internal/packet"
 	"github.com/docker-netcheck/docker-netcheck/remediate"
 )
 
@@ -62,6 +63,43 @@ func (h *Host) rulesFix(family netstate.Family) *remediate.Fix {
 		}
 	}
 	return fix
+}
+
+// unshielded warns of rules that are missing with which the engine keeps others away from the target's
+// container: traffic gets through without them, and so does what nobody published.
+func (h *Host) unshielded(t netstate.Target) []Finding {
+	c := h.Container(t.ID)
+	if t.Direction != netstate.In || c == nil {
+		return nil
+	}
+	finding := Finding{At: packet.Accept, Warning: true, Problem: "rules of Docker's that keep others away from the container are missing"}
+	for _, d := range h.compared() {
+		if d.Family != t.Family || d.Kind != dockerd.MissingRule || !slices.Contains(shields, d.Rule.Why) ||
+			d.Rule.Container != c.ID && !slices.ContainsFunc(c.Endpoints, func(e netstate.Endpoint) bool { return e.NetworkID == d.Rule.Network }) {
+			continue
+		}
+		if finding.Object == "" {
+			finding.Object = d.Object()
+		}
+		if len(finding.Evidence) < maxEvidence {
+			finding.Evidence = append(finding.Evidence, d.String())
+		}
+	}
+	if finding.Object == "" {
+		return nil
+	}
+	finding.remedy(h.rulesFix(t.Family))
+	return []Finding{finding}
+}
+
+// shields are the rules that stop packets.
+var shields = []dockerd.Purpose{dockerd.Isolation, dockerd.DefaultDrop, dockerd.RawDrop}
+
+// remedy sets the fix that brings rules back, or says what to do where there is none.
+func (f *Finding) remedy(fix *remediate.Fix) {
+	if f.Fix = fix; fix == nil {
+		f.Advice = "restart the engine, which makes its rules anew (with live-restore no container stops)"
+	}
 }
 
 // guarded binds a step to this start of the engine: after another one its rules are others.

@@ -57,6 +57,8 @@ type checkOptions struct {
 	reach   reach
 	machine agent.Machine // the engine's host
 
+	neighbours bool // read what the engine says of the other containers as well
+
 	suite []*checks.Check // of only and skip
 	ask   checks.Ask      // of port, client, iface and to
 }
@@ -274,7 +276,7 @@ func (o *checkOptions) read(ctx context.Context) (*netstate.Snapshot, error) {
 	ctx, cancel := context.WithTimeout(ctx, o.timeout)
 	defer cancel()
 	return o.machine.Collect(ctx, host.Options{
-		Containers: o.collected(), All: o.all, Filters: o.filter.Value(), Parts: o.needs(),
+		Containers: o.collected(), All: o.all, Filters: o.filter.Value(), Parts: o.needs(), Neighbours: o.neighbours,
 	})
 }
 
@@ -285,13 +287,19 @@ type judged struct {
 	report   *checks.Report
 }
 
-// judge reads the host and judges it.
+// judge reads the host and judges it. Where Docker's own rules are to come back it does so once more, with
+// the other containers in sight: who flushed a table took their rules as well.
 func (o *checkOptions) judge(ctx context.Context) (*judged, error) {
 	s, err := o.read(ctx)
 	if err != nil {
 		return nil, err
 	}
-	return o.judgeSnapshot(s)
+	found, err := o.judgeSnapshot(s)
+	if err == nil && !o.neighbours && found.report.Restores() {
+		o.neighbours = true
+		return o.judge(ctx)
+	}
+	return found, err
 }
 
 // judgeSnapshot judges what was read, now or at another time.

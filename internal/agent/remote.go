@@ -92,7 +92,7 @@ func (r *remote) ask(ctx context.Context, rights string, q request) (*reply, err
 
 func (r *remote) Collect(ctx context.Context, o host.Options) (*netstate.Snapshot, error) {
 	a, err := r.ask(ctx, reading, request{Do: doCollect, Collect: &collection{
-		Context: r.o.Context, Containers: o.Containers, All: o.All, Filters: o.Filters, Parts: o.Parts,
+		Context: r.o.Context, Containers: o.Containers, All: o.All, Filters: o.Filters, Neighbours: o.Neighbours, Parts: o.Parts,
 	}})
 	if err != nil {
 		return nil, err

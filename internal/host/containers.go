@@ -141,6 +141,11 @@ func (c *collection) readContainers() ([]network.Inspect, error) {
 	if !c.asked(netstate.Engine) {
 		return nil, nil
 	}
+	if c.o.Neighbours {
+		if err := c.readNeighbours(); err != nil {
+			return nil, err
+		}
+	}
 	var ids []string
 	for _, a := range c.s.Containers {
 		for _, e := range a.Endpoints {
@@ -157,6 +162,33 @@ func (c *collection) readContainers() ([]network.Inspect, error) {
 		return n, err
 	})
 	return slices.DeleteFunc(inspected, func(n network.Inspect) bool { return n.ID == "" }), err
+}
+
+// readNeighbours inspects the running containers that nobody asked for. Nothing in their namespaces is read.
+func (c *collection) readNeighbours() error {
+	running, err := c.o.Docker.ContainerList(c.ctx, container.ListOptions{})
+	if err != nil {
+		return err
+	}
+	var others []string
+	for _, r := range running {
+		if _, own := r.Labels[AgentLabel]; !own && c.s.Container(r.ID) == nil {
+			others = append(others, r.ID)
+		}
+	}
+	inspected, err := each(c.ctx, others, func(ctx context.Context, id string) (netstate.Container, error) {
+		in, err := c.o.Docker.ContainerInspect(ctx, id)
+		if errdefs.IsNotFound(err) { // removed since
+			return netstate.Container{}, nil
+		}
+		return containerState(in), err
+	})
+	for _, n := range inspected {
+		if n.ID != "" {
+			c.s.Containers = append(c.s.Containers, n)
+		}
+	}
+	return err
 }
 
 // each calls f for all names side by side, eight at a time, and returns the results in their order.

@@ -31,6 +31,7 @@ type Options struct {
 	Containers []string      // names, IDs or unique beginnings of IDs
 	All        bool          // the running containers as well
 	Filters    filters.Args  // those running containers that pass, as docker ps --filter
+	Neighbours bool          // what the engine says of all other running containers too, which are not asked for
 	Parts      netstate.Part // what is read; containers that are asked for are inspected in any case
 	Place      Place         // of the engine, as Locate found it; the zero value: its address tells
 	Root       string        // where /proc, /sys and /etc are; "" for the root directory

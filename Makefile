@@ -6,11 +6,13 @@ PKG     := ./cli-plugins/docker-netcheck
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 LDFLAGS := -s -w -X main.version=$(VERSION)
 BUILD   := CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)'
-# What the lab needs on the machine beside Go: it builds Debian roots and enters namespaces.
-LAB_DEPS := mmdebstrap util-linux debian-archive-keyring ca-certificates
+# What the lab needs on the machine beside Go (it builds Debian roots and enters namespaces), and what the
+# tests that work in bare namespaces compare with.
+LAB_DEPS := mmdebstrap util-linux debian-archive-keyring ca-certificates \
+	iproute2 procps iptables nftables ipset conntrack
 SUDO    := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
-.PHONY: help build install test lint bench demo lab-deps docs clean
+.PHONY: help build install test test-all lint bench demo lab-deps docs clean
 
 help: ## show this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -27,6 +29,9 @@ endif
 
 test: lab-deps build ## run every test, those on a real engine in namespaces included
 	$(SUDO) env "PATH=$$PATH" "HOME=$$HOME" CI="$${CI:-}" go test -timeout 60m ./...
+
+test-all: lab-deps build ## the same with every fault and setting on every engine, not in rotation
+	$(SUDO) env "PATH=$$PATH" "HOME=$$HOME" CI="$${CI:-}" NETCHECK_TEST_ALL=1 go test -timeout 180m ./...
 
 lint: ## check format and code
 	@test -z "$$(gofmt -l . | tee /dev/stderr)" || { echo 'gofmt -w the files above'; exit 1; }

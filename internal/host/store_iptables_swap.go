@@ -132,6 +132,7 @@ type transaction struct {
 	things   []iptablesThing
 	changed  []bool
 	was      map[string][]string // the rules of each chain before the change
+	refused  error // by make: it names the step
 	doubled  error
 }
 
@@ -155,7 +156,13 @@ func (t *transaction) run(ctx context.Context, m machine) (err error) {
 	}
 	if err := t.change(ctx, t.make); err != nil {
 		t.changed = nil
+		if t.refused != nil {
+			return t.refused
+		}
 		return fmt.Errorf("%s %s: %w", t.command(), t.table, err)
+	}
+	if !slices.Contains(t.changed, true) {
+		return nil
 	}
 	// From here the change stands, and is not given up.
 	if err := t.change(context.WithoutCancel(ctx), t.dropDoubles); err != nil {
@@ -197,14 +204,14 @@ var errRaced = errors.New("somebody else keeps changing the rules")
 
 // make makes the steps in the table.
 func (t *transaction) make(table *ruleTable) error {
-	t.changed, t.was = make([]bool, len(t.steps)), map[string][]string{}
+	t.changed, t.was, t.refused = make([]bool, len(t.steps)), map[string][]string{}, nil
 	for name, chain := range table.chains {
 		t.was[name] = slices.Clone(chain.rules)
 	}
 	for i, step := range t.steps {
 		changed, err := table.make(t.things[i], step)
 		if err != nil {
-			t.changed = nil
+			t.refused = err
 			return err
 		}
 		t.changed[i] = changed

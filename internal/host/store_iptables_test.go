@@ -147,15 +147,15 @@ func TestIptablesRefuses(t *testing.T) {
 		step remediate.Step
 		want string
 	}{
-		{remediate.Set("iptables", "iptables filter FORWARD", lines("-j A", "-j B"), lines("-j A", "-j C", "-j B")), "iptables filter: iptables filter FORWARD: changed since it was read"},
-		{remediate.Set("iptables", "iptables filter NONE", lines("^", "$"), lines("^", "-j ACCEPT", "$")), "iptables filter: iptables filter NONE: changed since it was read"},
+		{remediate.Set("iptables", "iptables filter FORWARD", lines("-j A", "-j B"), lines("-j A", "-j C", "-j B")), "iptables filter FORWARD: changed since it was read"},
+		{remediate.Set("iptables", "iptables filter NONE", lines("^", "$"), lines("^", "-j ACCEPT", "$")), "iptables filter NONE: changed since it was read"},
 		{remediate.Set("iptables", "iptables filter FORWARD", lines("^"), lines("^", "-j NOWHERE")), "iptables filter: "},
 		{remediate.Set("iptables", "iptables-legacy filter FORWARD", lines("^"), lines("^", "-j NOWHERE")), "iptables filter: iptables-legacy-restore: exit status"},
 		{remediate.Set("iptables", "iptables filter FORWARD", lines("^"), lines("^", "COMMIT")), "iptables filter FORWARD: iptables-nft-restore: exit status"},
 		{remediate.Set("iptables", "iptables filter FORWARD", lines("^"), lines("^", "-j ACCEPT -A INPUT")), "iptables filter FORWARD: iptables-nft-restore: exit status"},
 		{remediate.Set("iptables", "iptables filter FORWARD", "", "a\r\nb"), "iptables filter FORWARD: "},
-		{remediate.Set("iptables", "iptables filter FORWARD policy", "ACCEPT", "QUEUE"), "iptables filter: iptables filter FORWARD policy: a policy is ACCEPT or DROP"},
-		{remediate.Remove("iptables", "iptables nat DOCKER chain", "-"), "iptables nat: iptables nat DOCKER chain: changed since it was read: it holds 1 rules"},
+		{remediate.Set("iptables", "iptables filter FORWARD policy", "ACCEPT", "QUEUE"), "iptables filter FORWARD policy: a policy is ACCEPT or DROP"},
+		{remediate.Remove("iptables", "iptables nat DOCKER chain", "-"), "iptables nat DOCKER chain: changed since it was read: it holds 1 rules"},
 		{remediate.Add("iptables", "iptables nat -F chain", "-"), `iptables: "iptables nat -F chain" is not`},
 		{remediate.Add("iptables", "iptables; nat X chain", "-"), `iptables: "iptables; nat X chain" is not`},
 		{remediate.Add("iptables", "iptables nat PREROUTING chain", "-"), `iptables: "iptables nat PREROUTING chain" is not`},

@@ -14,8 +14,29 @@ import (
 	"github.com/docker-netcheck/docker-netcheck/remediate"
 )
 
-// Stores returns the stores of this machine, by kind. What each kind's names and values are is said at
-// its store's type.
+// Stores returns the stores of this machine, by kind. What the names and values of each are is said at its
+// type; in short:
+//
+//	kind                       name                           value
+//	sysctl                     net.ipv4.conf.eth0.forwarding  1
+//	file                       /etc/sysctl.d/90-x.conf        the content
+//	link                       docker0                        up or down
+//	                           veth1 master                   docker0
+//	                           docker0 mtu                    1500
+//	bridgeport                 veth1 hairpin                  on
+//	addr                       172.17.0.1/16 dev docker0      broadcast 172.17.255.255 scope global
+//	neigh                      172.17.0.2 dev docker0         lladdr 02:42:ac:11:00:02
+//	route                      default metric 100             via 10.0.0.1 dev eth0
+//	rule                       100: from all lookup 77        -
+//	iptables                   iptables nat DOCKER            some rules that follow each other, with their neighbours
+//	                           iptables nat DOCKER chain      -
+//	                           iptables filter FORWARD policy ACCEPT
+//	nft                        inet filter forward            some rules, likewise
+//	                           inet filter forward policy     accept
+//	firewalld-zone             docker0                        docker
+//	firewalld-source           172.17.0.0/16                  trusted
+//
+// The last two have a twin, with -permanent behind the kind, for what a reload of firewalld reads.
 //
 // A name may end in " in container NAME". The thing is then in that container's namespace, which the
 // step's guards "pid" and "netns" name: the name is for people, the guards find it.

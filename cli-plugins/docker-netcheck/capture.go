@@ -110,8 +110,9 @@ func (o *captureOptions) complete() error {
 }
 
 func runCapture(ctx context.Context, dockerCLI command.Cli, machine agent.Machine, o captureOptions) (err error) {
-	if _, here := machine.(agent.Observer); !here {
-		return errors.New("packets are captured on the engine's own host only: run docker netcheck capture there, as root")
+	watch, can := machine.(agent.Observer)
+	if !can {
+		return errors.New("packets cannot be captured on this machine: it is no Linux host")
 	}
 	reading, cancel := context.WithTimeout(ctx, 20*time.Second)
 	defer cancel()
@@ -144,7 +145,7 @@ func runCapture(ctx context.Context, dockerCLI command.Cli, machine agent.Machin
 		each = out.Write
 	}
 	// An end by Ctrl-C is an end as good as any: what was captured is shown.
-	if err := capture.Run(ctx, each); err != nil {
+	if err := watch.Capture(ctx, capture, each); err != nil {
 		return fmt.Errorf("capture: %w", err)
 	}
 	table := dockerCLI.Out()

@@ -42,10 +42,13 @@ type Machine interface {
 	Close() error
 }
 
-// An Observer is a Machine on which a live connection can be made and watched.
+// An Observer is a Machine on which packets can be watched.
 type Observer interface {
 	// Observe is probe.Observe. What the probe installs is in the journal while it is there.
 	Observe(context.Context, *probe.Request) (*probe.Observation, error)
+	// Capture is Run of a capture that was made from the machine's snapshot. A packet is read when the one
+	// before it was taken.
+	Capture(context.Context, *probe.Capture, func(probe.Packet) error) error
 }
 
 // When the helper is used.

@@ -26,10 +26,11 @@ import (
 // ServeArg is the first argument of the program inside a helper container; Main gets the others.
 const ServeArg = "netcheck-agent-serve"
 
-// With which rights a helper runs: the value of its label, and its argument.
+// With which rights a helper runs: the value of its label, and its argument. Each includes those before.
 const (
-	reading  = "read"
-	changing = "change"
+	reading  = "read"   // Collect, Runs, Capture
+	changing = "change" // Apply, Undo: the host's root is writable
+	watching = "watch"  // Observe
 )
 
 // hostRoot is where the host's root is in a helper container.
@@ -38,26 +39,42 @@ const hostRoot = "/host"
 // namePrefix is how the name of each helper container begins.
 const namePrefix = "netcheck-agent-"
 
-// What a helper may do. docs/security.md has the reasons at length.
-var (
-	readingCaps = []string{
+// capabilities are what helpers may do, by their rights, and why. They are not privileged: they get no
+// device, and the engine's seccomp profile holds.
+var capabilities = []struct {
+	rights string
+	names  []string
+}{
+	{reading, []string{
 		"SYS_CHROOT",      // to use the host's own programs and D-Bus
 		"SYS_ADMIN",       // to enter the network namespaces of containers
 		"SYS_PTRACE",      // to open those namespaces, and to see whose sockets are whose
 		"DAC_READ_SEARCH", // to read what belongs to other users: /proc/PID/fd, configuration
 		"NET_ADMIN",       // to list nf_tables, conntrack and ipsets
-		"NET_RAW",         // iptables-legacy-save opens a raw socket
+		"NET_RAW",         // iptables-legacy-save opens a raw socket, and so does a capture
+	}},
+	// To replace a configuration file by one with the same owner and mode, also where its directory
+	// belongs to somebody else.
+	{changing, []string{"CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID"}},
+	// To name the kernel's function that dropped a packet.
+	{watching, []string{"SYSLOG"}},
+}
+
+// level is the place of some rights among all; -1: there are none of that name.
+func level(rights string) int {
+	for i, c := range capabilities {
+		if c.rights == rights {
+			return i
+		}
 	}
-	changingCaps = append([]string{
-		"DAC_OVERRIDE", "CHOWN", "FOWNER", "FSETID", // to replace a configuration file with the same owner and mode
-	}, readingCaps...)
-)
+	return -1
+}
 
 // spec is the helper's container.
 func spec(image, rights string) (*container.Config, *container.HostConfig) {
-	caps := readingCaps
-	if rights == changing {
-		caps = changingCaps
+	var caps []string
+	for _, c := range capabilities[:level(rights)+1] {
+		caps = append(caps, c.names...)
 	}
 	config := &container.Config{
 		Image: image, Cmd: []string{ServeArg, rights},
@@ -157,9 +174,10 @@ func newName() string {
 // grace is how long a helper may take to end what it was told to stop.
 const grace = 10 * time.Second
 
-// ask sends a request and returns the reply. When ctx ends, the helper is told to stop, and its answer is
-// still waited for if it was to change something: it rolls back.
-func (h *helper) ask(ctx context.Context, q request) (*reply, error) {
+// ask sends a request and returns the reply; parts that come before it go to each. When ctx ends, the
+// helper is told to stop, and its answer is still waited for if there is something in it: a plan is rolled
+// back, a capture has counts.
+func (h *helper) ask(ctx context.Context, q request, each func(*reply) error) (*reply, error) {
 	q.Engine = engine{Socket: socketOf(h.docker.DaemonHost()), API: h.docker.ClientVersion(), Container: h.id}
 	type result struct {
 		reply *reply
@@ -167,12 +185,19 @@ func (h *helper) ask(ctx context.Context, q request) (*reply, error) {
 	}
 	done := make(chan result, 1)
 	go func() {
-		a := &reply{}
 		err := send(h.stream.Conn, q)
-		if err == nil {
-			err = receive(h.out, maxReply, a)
+		for {
+			a := &reply{}
+			if err == nil {
+				err = receive(h.out, maxReply, a)
+			}
+			if err == nil && a.More {
+				err = each(a)
+				continue
+			}
+			done <- result{a, err}
+			return
 		}
-		done <- result{a, err}
 	}()
 	var got result
 	select {
@@ -180,7 +205,7 @@ func (h *helper) ask(ctx context.Context, q request) (*reply, error) {
 	case <-ctx.Done():
 		h.stream.CloseWrite()
 		patience := grace
-		if h.rights == reading {
+		if q.Do == doCollect || q.Do == doHistory {
 			patience = 0
 		}
 		select {
@@ -190,7 +215,7 @@ func (h *helper) ask(ctx context.Context, q request) (*reply, error) {
 		}
 	}
 	switch {
-	case got.err != nil && ctx.Err() != nil:
+	case got.err != nil && ctx.Err() != nil && q.Do != doCapture:
 		return nil, h.lost(q, ctx.Err())
 	case got.err != nil:
 		return nil, h.lost(q, h.silent(got.err))
@@ -236,8 +261,7 @@ func (h *helper) await() {
 // close ends the helper and waits until it is removed.
 func (h *helper) close() error {
 	<-h.swept
-	h.stream.CloseWrite()
-	defer h.stream.Close()
+	h.stream.Close() // its input ends; what it still says goes nowhere
 	late := time.NewTimer(grace)
 	defer late.Stop()
 	again := time.NewTicker(time.Second)

@@ -35,3 +35,11 @@ func (l *local) Observe(ctx context.Context, r *probe.Request) (_ *probe.Observa
 	}()
 	return probe.Observe(ctx, r)
 }
+
+// Capture implements Observer.
+func (l *local) Capture(ctx context.Context, c *probe.Capture, each func(probe.Packet) error) error {
+	if err := l.here(); err != nil {
+		return err
+	}
+	return c.Run(ctx, each)
+}

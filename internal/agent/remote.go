@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -28,7 +29,7 @@ type remote struct {
 // session returns a running helper with those rights at least.
 func (r *remote) session(ctx context.Context, rights string) (*helper, error) {
 	if r.helper != nil {
-		if r.helper.rights == rights || r.helper.rights == changing {
+		if level(r.helper.rights) >= level(rights) {
 			return r.helper, nil
 		}
 		if err := r.Close(); err != nil {
@@ -65,7 +66,12 @@ func explain(err error) error {
 
 // ask starts a helper if there is none, and asks it. A deadline of ctx counts from when the helper runs:
 // to bring it there may take longer than to read.
-func (r *remote) ask(ctx context.Context, rights string, q request) (*reply, error) {
+func (r *remote) ask(ctx context.Context, q request) (*reply, error) {
+	return r.askFor(ctx, q, func(*reply) error { return errors.New("the helper's answer comes in parts") })
+}
+
+// askFor is ask with an answer that comes in parts.
+func (r *remote) askFor(ctx context.Context, q request, each func(*reply) error) (*reply, error) {
 	begun := time.Now()
 	starting, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancel()
@@ -75,7 +81,7 @@ func (r *remote) ask(ctx context.Context, rights string, q request) (*reply, err
 		}
 	})
 	defer stop()
-	h, err := r.session(starting, rights)
+	h, err := r.session(starting, needs[q.Do])
 	if err != nil {
 		return nil, err
 	}
@@ -87,17 +93,17 @@ func (r *remote) ask(ctx context.Context, rights string, q request) (*reply, err
 		asking, done = context.WithTimeout(starting, q.Timeout+2*time.Second)
 		defer done()
 	}
-	return h.ask(asking, q)
+	return h.ask(asking, q, each)
 }
 
 func (r *remote) Collect(ctx context.Context, o host.Options) (*netstate.Snapshot, error) {
-	a, err := r.ask(ctx, reading, request{Do: doCollect, Collect: &collection{
+	a, err := r.ask(ctx, request{Do: doCollect, Collect: &collection{
 		Context: r.o.Context, Containers: o.Containers, All: o.All, Filters: o.Filters, Neighbours: o.Neighbours, Parts: o.Parts,
 	}})
 	if err != nil {
 		return nil, err
 	}
-	return decodeSnapshot(a.Snapshot)
+	return netstate.Decode(bytes.NewReader(a.Snapshot))
 }
 
 func (r *remote) Apply(ctx context.Context, plan *remediate.Plan) (*remediate.Run, error) {
@@ -105,11 +111,11 @@ func (r *remote) Apply(ctx context.Context, plan *remediate.Plan) (*remediate.Ru
 	if err != nil {
 		return nil, err
 	}
-	return runOf(r.ask(ctx, changing, request{Do: doApply, Plan: document}))
+	return runOf(r.ask(ctx, request{Do: doApply, Plan: document}))
 }
 
 func (r *remote) Undo(ctx context.Context, id string) (*remediate.Run, error) {
-	return runOf(r.ask(ctx, changing, request{Do: doUndo, Run: id}))
+	return runOf(r.ask(ctx, request{Do: doUndo, Run: id}))
 }
 
 // runOf returns the run of a reply: one that was rolled back comes with an error.
@@ -126,7 +132,7 @@ func runOf(a *reply, err error) (*remediate.Run, error) {
 }
 
 func (r *remote) Runs(ctx context.Context) (remediate.History, error) {
-	a, err := r.ask(ctx, reading, request{Do: doHistory})
+	a, err := r.ask(ctx, request{Do: doHistory})
 	if err != nil {
 		return nil, err
 	}
@@ -137,7 +143,7 @@ func (r *remote) Runs(ctx context.Context) (remediate.History, error) {
 
 // Observe implements Observer. The helper makes its own request of the same target.
 func (r *remote) Observe(ctx context.Context, p *probe.Request) (*probe.Observation, error) {
-	a, err := r.ask(ctx, changing, request{Do: doObserve, Observe: &observation{
+	a, err := r.ask(ctx, request{Do: doObserve, Observe: &observation{
 		Target: p.Target, Uplink: p.Uplink, HTTP: p.HTTP, ICMP: p.ICMP, Timeout: p.Timeout,
 	}})
 	if err != nil {
@@ -147,6 +153,30 @@ func (r *remote) Observe(ctx context.Context, p *probe.Request) (*probe.Observat
 		return nil, errors.New("the helper's answer holds no observation")
 	}
 	return a.Observation, nil
+}
+
+// Capture implements Observer. The helper makes its own capture with the same options.
+func (r *remote) Capture(ctx context.Context, c *probe.Capture, each func(probe.Packet) error) error {
+	o := c.Options()
+	a, err := r.askFor(ctx, request{Do: doCapture, Capture: &capture{
+		Container: o.Container, Port: o.Port, Client: o.Client, Iface: o.Iface, Hops: o.Hops,
+		Count: o.Count, Duration: o.Duration, Snaplen: o.Snaplen,
+	}}, func(part *reply) error {
+		switch {
+		case part.Packet == nil:
+			if part.Ready && o.Ready != nil {
+				o.Ready()
+			}
+			return nil
+		case !c.Has(*part.Packet):
+			return errors.New("the helper's packet is of no hop that was read")
+		}
+		return each(*part.Packet)
+	})
+	if err != nil {
+		return err
+	}
+	return c.SetCounts(a.Counts)
 }
 
 func (r *remote) Close() error {

@@ -4,6 +4,7 @@ package agent
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -26,7 +27,7 @@ import (
 // returns the exit status. args are those behind ServeArg: with which rights it runs.
 func Main(args []string) int {
 	rights := strings.Join(args, " ")
-	if rights != reading && rights != changing {
+	if level(rights) < 0 {
 		fmt.Fprintf(os.Stderr, "%s is for netcheck's own helper containers\n", ServeArg)
 		return 125
 	}
@@ -100,7 +101,7 @@ func (s *server) serve(ctx context.Context, in io.Reader, out io.Writer) error {
 	for {
 		select {
 		case q := <-requests:
-			answer := s.answer(ctx, q)
+			answer := s.answer(ctx, q, func(part *reply) error { return send(out, part) })
 			if err := send(out, answer); err != nil && ctx.Err() == nil {
 				return fmt.Errorf("answer: %w", err)
 			}
@@ -118,21 +119,21 @@ func (s *server) serve(ctx context.Context, in io.Reader, out io.Writer) error {
 	}
 }
 
-// answer does what is asked for.
-func (s *server) answer(ctx context.Context, q request) *reply {
+// answer does what is asked for. Parts of the answer go to more.
+func (s *server) answer(ctx context.Context, q request, more func(*reply) error) *reply {
 	a := &reply{}
 	if q.Timeout > 0 {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, q.Timeout)
 		defer cancel()
 	}
-	a.Error = failureOf(s.do(ctx, q, a))
+	a.Error = failureOf(s.do(ctx, q, a, more))
 	return a
 }
 
-func (s *server) do(ctx context.Context, q request, a *reply) (err error) {
-	if s.rights == reading && q.Do != doCollect && q.Do != doHistory {
-		return fmt.Errorf("%s: this helper may only read", q.Do)
+func (s *server) do(ctx context.Context, q request, a *reply, more func(*reply) error) (err error) {
+	if level(s.rights) < level(needs[q.Do]) {
+		return fmt.Errorf("%s: this helper may only %s", q.Do, s.rights)
 	}
 	// Which engine it is, its own container has shown.
 	here := &local{place: host.Place{Here: true}}
@@ -159,7 +160,9 @@ func (s *server) do(ctx context.Context, q request, a *reply) (err error) {
 		if err != nil {
 			return err
 		}
-		a.Snapshot, err = encodeSnapshot(snapshot)
+		var document bytes.Buffer
+		err = snapshot.Encode(&document)
+		a.Snapshot = document.Bytes()
 		return err
 	case q.Do == doApply:
 		plan, err := remediate.ParsePlan(q.Plan)
@@ -173,6 +176,9 @@ func (s *server) do(ctx context.Context, q request, a *reply) (err error) {
 		return err
 	case q.Do == doObserve && q.Observe != nil:
 		a.Observation, err = q.Observe.make(ctx, here)
+		return err
+	case q.Do == doCapture && q.Capture != nil:
+		a.Counts, err = q.Capture.run(ctx, here, more)
 		return err
 	}
 	return fmt.Errorf("%q: this helper cannot do that", q.Do)
@@ -191,6 +197,27 @@ func (o *observation) make(ctx context.Context, here *local) (*probe.Observation
 	}
 	r.HTTP, r.ICMP, r.Timeout = o.HTTP, o.ICMP, o.Timeout
 	return here.Observe(ctx, r)
+}
+
+// run captures. As with a live connection, the host is read anew.
+func (o *capture) run(ctx context.Context, here *local, more func(*reply) error) ([]probe.HopCount, error) {
+	snapshot, err := here.Collect(ctx, host.Options{Containers: []string{o.Container}, Parts: probe.CaptureNeeds})
+	if err != nil {
+		return nil, err
+	}
+	var unsent error
+	c, err := probe.NewCapture(snapshot, probe.CaptureOptions{
+		Container: o.Container, Port: o.Port, Client: o.Client, Iface: o.Iface, Hops: o.Hops,
+		Count: o.Count, Duration: o.Duration, Snaplen: o.Snaplen,
+		Ready: func() { unsent = more(&reply{More: true, Ready: true}) },
+	})
+	if err != nil {
+		return nil, err
+	}
+	err = here.Capture(ctx, c, func(p probe.Packet) error {
+		return errors.Join(unsent, more(&reply{More: true, Packet: &p}))
+	})
+	return c.Counts(), err
 }
 
 // findEngine returns a client of the engine that has the helper's container, over a Unix socket of the

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/netip"
 	"slices"
 	"strconv"
 	"strings"
@@ -17,12 +18,14 @@ import (
 
 	"github.com/docker-netcheck/docker-netcheck/internal/host"
 	"github.com/docker-netcheck/docker-netcheck/internal/netstate"
+	"github.com/docker-netcheck/docker-netcheck/internal/packet"
 	"github.com/docker-netcheck/docker-netcheck/internal/probe"
 	"github.com/docker-netcheck/docker-netcheck/remediate"
 )
 
 // Schema names the format of what client and helper say to each other: messages of a header line,
-// "netcheck.agent/v1 LENGTH", and LENGTH bytes of JSON. Each request has one reply.
+// "netcheck.agent/v1 LENGTH", and LENGTH bytes of JSON. Each request has one reply, of which those to a
+// capture have parts that come before it.
 const Schema = "netcheck.agent/v1"
 
 // What a message may have at most: neither side trusts the other.
@@ -38,7 +41,13 @@ const (
 	doUndo    = "undo"
 	doHistory = "history"
 	doObserve = "observe"
+	doCapture = "capture"
 )
+
+// needs are the rights that a helper needs for it.
+var needs = map[string]string{
+	doCollect: reading, doHistory: reading, doCapture: reading, doApply: changing, doUndo: changing, doObserve: watching,
+}
 
 // A request says what to do, and to which engine.
 type request struct {
@@ -48,6 +57,7 @@ type request struct {
 	Plan    json.RawMessage `json:"plan,omitempty"` // a plan document
 	Run     string          `json:"run,omitempty"`  // to undo; "" is the last
 	Observe *observation    `json:"observe,omitempty"`
+	Capture *capture        `json:"capture,omitempty"`
 	Timeout time.Duration   `json:"timeout,omitempty"`
 }
 
@@ -78,6 +88,18 @@ type observation struct {
 	Timeout time.Duration   `json:"timeout"`
 }
 
+// A capture is the part of probe.CaptureOptions that a client chooses.
+type capture struct {
+	Container string        `json:"container"`
+	Port      netstate.Port `json:"port,omitzero"`
+	Client    netip.Addr    `json:"client,omitzero"`
+	Iface     string        `json:"iface,omitempty"`
+	Hops      []packet.Hop  `json:"hops,omitempty"`
+	Count     int           `json:"count"`
+	Duration  time.Duration `json:"duration"`
+	Snaplen   int           `json:"snaplen"`
+}
+
 // A reply holds what was asked for. A run that was rolled back comes with an error.
 type reply struct {
 	Snapshot json.RawMessage `json:"snapshot,omitempty"` // a snapshot document
@@ -86,6 +108,12 @@ type reply struct {
 	Error    *failure        `json:"error,omitempty"`
 
 	Observation *probe.Observation `json:"observation,omitempty"`
+
+	// Of a capture: More says that this is a part.
+	More   bool             `json:"more,omitempty"`
+	Ready  bool             `json:"ready,omitempty"` // all hops are open
+	Packet *probe.Packet    `json:"packet,omitempty"`
+	Counts []probe.HopCount `json:"counts,omitempty"`
 }
 
 // send writes a message.

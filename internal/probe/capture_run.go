@@ -9,6 +9,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/cilium/ebpf/rlimit"
 	"golang.org/x/sys/unix"
 
 	"github.com/docker-netcheck/docker-netcheck/internal/packet"
@@ -47,6 +48,9 @@ func (c *Capture) Run(ctx context.Context, each func(Packet) error) (err error) 
 
 // open opens a tap at every place, and starts the counts.
 func (c *Capture) open() ([]*tap, error) {
+	if err := rlimit.RemoveMemlock(); err != nil {
+		return nil, err
+	}
 	host, err := ownNetns()
 	if err != nil {
 		return nil, err

@@ -242,11 +242,13 @@ func (o *Observation) ended() string {
 }
 
 // Live proves a walk with one live connection: NewRequest, Observe and Compare in one. Where no probe is
-// made the observation is nil and the verdict says why. The error is this program's or machine's.
-func Live(ctx context.Context, s *netstate.Snapshot, trace *packet.Trace) (Verdict, *Observation, error) {
+// made the observation is nil and the verdict says why. The error is this program's or machine's. http
+// sends a request once the connection is made (see Request.HTTP).
+func Live(ctx context.Context, s *netstate.Snapshot, trace *packet.Trace, http bool) (Verdict, *Observation, error) {
 	var o *Observation
 	r, err := NewRequest(s, trace.Target, trace.Uplink)
 	if err == nil {
+		r.HTTP = http
 		o, err = Observe(ctx, r)
 	}
 	switch {

@@ -197,7 +197,7 @@ func listenOnSegment(t *testing.T, h *lab.Host) func(netip.Addr) {
 func leftovers(t *testing.T, h *lab.Host) string {
 	t.Helper()
 	out, err := h.Sh(context.WithoutCancel(t.Context()), `
-		ls /sys/class/net; tc qdisc show; for l in $(ls /sys/class/net); do tc filter show dev $l ingress; tc filter show dev $l egress; done
+		ls /sys/class/net; tc qdisc show; for l in $(ls /sys/class/net); do tc filter show dev $l ingress || true; tc filter show dev $l egress || true; done # one may vanish meanwhile
 		nft list tables; ip route show table all | grep -v expires; ip -6 rule; ip rule; ip neigh show nud permanent; ip -o addr | sed 's/ *valid_lft.*//'`)
 	if err != nil {
 		t.Fatal(err)

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/cilium/ebpf/rlimit"
 	"github.com/vishvananda/netlink"
 
 	"github.com/docker-netcheck/docker-netcheck/internal/netstate"
@@ -82,6 +83,9 @@ func (n *seenNetns) linkName(ifindex int) (name string) {
 
 // prepare installs everything: what sees first, then what takes replies off, what sends last.
 func (e *experiment) prepare() error {
+	if err := rlimit.RemoveMemlock(); err != nil { // before Linux 5.11 BPF counts as locked memory
+		return err
+	}
 	host, err := ownNetns()
 	if err != nil {
 		return err

@@ -132,7 +132,7 @@ type transaction struct {
 	things   []iptablesThing
 	changed  []bool
 	was      map[string][]string // the rules of each chain before the change
-	refused  error // by make: it names the step
+	refused  error               // by make: it names the step
 	doubled  error
 }
 

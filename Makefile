@@ -12,7 +12,7 @@ LAB_DEPS := mmdebstrap util-linux debian-archive-keyring ca-certificates \
 	iproute2 procps iptables nftables ipset conntrack
 SUDO    := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
-.PHONY: help build install test test-all lint bench demo lab-deps docs clean
+.PHONY: help build install dist test test-all lint bench demo lab-deps docs clean
 
 help: ## show this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -27,6 +27,19 @@ else
 	install -D -m 0755 bin/$(NAME) "$${DOCKER_CONFIG:-$$HOME/.docker}/cli-plugins/$(NAME)"
 endif
 
+# What an engine elsewhere runs stands beside each plugin: macOS and Windows have no other way, and a Linux
+# client meets engines of the other architecture. Not docker-…: docker would take it for a broken plugin.
+dist: ## build for Linux, macOS and Windows into dist/, each with the helpers for other hosts beside it
+	@rm -rf dist && set -e; for arch in amd64 arm64; do \
+	  echo linux-$$arch; GOOS=linux GOARCH=$$arch $(BUILD) -o dist/linux-$$arch/$(NAME) $(PKG); \
+	  echo darwin-$$arch; GOOS=darwin GOARCH=$$arch $(BUILD) -o dist/darwin-$$arch/$(NAME) $(PKG); \
+	  echo windows-$$arch; GOOS=windows GOARCH=$$arch $(BUILD) -o dist/windows-$$arch/$(NAME).exe $(PKG); \
+	done; \
+	for dir in dist/*; do for arch in amd64 arm64; do \
+	  [ $$dir = dist/linux-$$arch ] || ln dist/linux-$$arch/$(NAME) $$dir/netcheck-agent-linux-$$arch; \
+	done; done; \
+	cd dist && sha256sum */* >SHA256SUMS
+
 test: lab-deps build ## run every test, those on a real engine in namespaces included
 	$(SUDO) env "PATH=$$PATH" "HOME=$$HOME" CI="$${CI:-}" go test -timeout 60m ./...
 
@@ -36,6 +49,7 @@ test-all: lab-deps build ## the same with every fault and setting on every engin
 lint: ## check format and code
 	@test -z "$$(gofmt -l . | tee /dev/stderr)" || { echo 'gofmt -w the files above'; exit 1; }
 	go vet ./...
+	@for os in darwin windows; do echo GOOS=$$os; GOOS=$$os go build -o /dev/null $(PKG) || exit 1; done
 	go run honnef.co/go/tools/cmd/staticcheck@v0.6.1 ./...
 
 bench: lab-deps build ## measure side by side in one run, print ratios

@@ -49,13 +49,53 @@ func (g *generator) setting(id *uint32) *setting {
 	if g.chance(30) {
 		s.inner = g.nft(1)
 	}
-	if g.chance(8) {
+	g.special(s)
+	return s
+}
+
+// special adds what chance alone seldom brings together.
+func (g *generator) special(s *setting) {
+	chain := func(where, hook string, rules ...string) string {
+		return fmt.Sprintf("table inet special {\n\tchain %s {\n\t\ttype filter hook %s priority -160;\n\t\t%s\n\t}\n}\n", where, hook, strings.Join(rules, "\n\t\t"))
+	}
+	switch g.IntN(12) {
+	case 0:
 		// Whether the way back is looked for with the packet's mark decides.
 		s.sysctls = append(s.sysctls, "net.ipv4.conf.eth0.rp_filter=1", "net.ipv4.conf.all.src_valid_mark="+pick(g, "0", "1"))
 		s.ip = []string{"rule add pref 1000 fwmark 0x1 lookup 100", "route add default via 192.0.2.2 table 100"}
-		s.native += "table ip vmark { chain c { type filter hook prerouting priority -160; meta mark set 1; } }\n"
+		s.native += chain("marks", "prerouting", "meta mark set 1")
+	case 1:
+		s.sysctls = append(s.sysctls, pick(g, "net.ipv4.conf.eth0.route_localnet=1", "net.ipv4.conf.eth0.route_localnet=1", "net.ipv4.conf.br0.route_localnet=1"))
+		for i := range s.tries {
+			if t := &s.tries[i]; t.from == "c0" && t.family == netstate.IPv4 && g.chance(50) {
+				t.dst = addrs(netstate.IPv4, "127.0.0.1", "")
+			}
+		}
+	case 2:
+		// A mark is this side's own.
+		s.native += chain("marks", "prerouting", "meta mark set 1")
+		s.inner += chain("marks", "prerouting", "meta mark != 0 drop")
+	case 3:
+		f := pick(g, netstate.IPv4, netstate.IPv6)
+		six := map[bool]string{true: "-6 "}[f == netstate.IPv6]
+		s.ip = []string{six + "rule add pref 1000 " + pick(g, "from all", "iif eth0", "iif br0") + " lookup 100", six + "route add throw default table 100"}
+	case 4:
+		s.native += chain("flags", pick(g, "prerouting", "forward"), pick(g, "tcp flags & (fin|syn|rst|ack) == syn drop", "tcp flags & syn == syn drop", "tcp flags & ack == ack drop"))
+	case 5, 8:
+		text := fmt.Sprintf("*mangle\n:PREROUTING ACCEPT\n:INPUT ACCEPT\n:FORWARD ACCEPT\n:OUTPUT ACCEPT\n:POSTROUTING ACCEPT\n-A PREROUTING %s -j DROP\nCOMMIT\n", pick(g,
+			"-p tcp -m tcp --tcp-flags SYN SYN", "-p tcp -m tcp --tcp-flags ACK ACK", fmt.Sprintf("-p udp -m udp --dport 8000:%d", pick(g, 8079, 8080, 8080)), fmt.Sprintf("-p tcp -m tcp --dport 70:%d", pick(g, 80, 8080, 8080)),
+			fmt.Sprintf("-p tcp -m multiport --ports 79,%d", s.tries[0].sport), "-p udp -m multiport --ports 20000:40000", "-p tcp -m multiport --ports 443,20000:40000", "-m rpfilter --invert",
+			fmt.Sprintf("-p tcp -m multiport --sports 79,%d", s.tries[1].sport)))
+		if g.chance(50) {
+			s.nftables[0] = text
+		} else {
+			s.legacy[0] = text
+		}
+	case 6, 7:
+		n := pick(g, 8079, 8080, 8081, 79, 80)
+		s.native += "table inet edges {\n\tset s { type inet_service; flags interval; elements = { " + fmt.Sprintf("10-%d", n) + pick(g, "", ", 8085-8090") + " } }\n\tchain c {\n\t\ttype filter hook " +
+			pick(g, "prerouting", "forward") + " priority -10;\n\t\tmeta l4proto { tcp, udp } th dport " + pick(g, "@s", "!= @s", "< 8080", "<= 8080", "< 80", "> 8080") + " drop\n\t}\n}\n"
 	}
-	return s
 }
 
 func addrs(family netstate.Family, v4, v6 string) netip.Addr {

@@ -150,7 +150,6 @@ func TestEveryBugIsCaught(t *testing.T) {
 	data, err := json.Marshal(overlay)
 	must(t, err)
 	must(t, os.WriteFile(filepath.Join(dir, "overlay.json"), data, 0o644))
-	binary := filepath.Join(dir, "packet.test")
 	out, err := exec.Command("go", "test", "-overlay", filepath.Join(dir, "overlay.json"), "-count=1", "-run=^TestMutants$", "-v", ".").CombinedOutput()
 	if err != nil {
 		t.Fatalf("%v: %s", err, out)

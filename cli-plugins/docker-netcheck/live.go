@@ -43,7 +43,11 @@ func (o *checkOptions) observe(ctx context.Context, found *judged, j *checks.Jud
 	if !ok {
 		return nil, fmt.Errorf("%w: a live connection is made on the engine's own host only: run docker netcheck there, as root", probe.ErrRefused)
 	}
-	request, err := probe.NewRequest(found.snapshot, j.Target, o.iface)
+	uplink := o.iface
+	if uplink == "" {
+		uplink = found.host.Walk(j.Target).Uplink
+	}
+	request, err := probe.NewRequest(found.snapshot, j.Target, uplink)
 	if err != nil {
 		return nil, err
 	}

@@ -160,7 +160,10 @@ func follow(results []Result) {
 	for i := range results {
 		for j := range results[i].Findings {
 			f := &results[i].Findings[j]
-			if f.Follows = explained[f.Object]; f.Follows != "" || !f.Failure() {
+			if f.Follows = explained[f.Object]; f.Follows == "" {
+				f.Follows = accounted(f.explains, explained)
+			}
+			if f.Follows != "" || !f.Failure() {
 				continue
 			}
 			failures = append(failures, failure{results[i].Check, f})
@@ -181,6 +184,17 @@ func follow(results []Result) {
 			}
 		}
 	}
+}
+
+// accounted returns the check that accounts for all of the objects, or "".
+func accounted(objects []string, explained map[string]string) string {
+	by := ""
+	for _, object := range objects {
+		if by = explained[object]; by == "" {
+			return ""
+		}
+	}
+	return by
 }
 
 // StatusOf returns the worst status of a target's results.

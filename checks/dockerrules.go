@@ -91,6 +91,10 @@ func (h *Host) rulesFinding(t netstate.Target, at packet.Hop, differences []dock
 	}
 	if first.Kind == dockerd.Shadowed || first.Kind == dockerd.Misplaced {
 		finding.Problem = fmt.Sprintf("a rule of Docker's stands behind rule %d: %s", first.AgainstNumber, first.Against)
+		if place := strings.Fields(first.Object()); first.AgainstNumber > 0 && len(place) > 3 {
+			finding.explains = append(finding.explains, finding.Object)
+			finding.Object = fmt.Sprintf("%s %d: %s", strings.Join(place[:3], " "), first.AgainstNumber, first.Against)
+		}
 	}
 	if finding.Warning {
 		switch trace.Via {

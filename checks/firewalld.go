@@ -53,6 +53,11 @@ starts after the engine takes the engine's iptables rules away and knows nothing
 			finding.Problem = "firewalld rejects ports that it did not forward itself, Docker's among them"
 			finding.Evidence = append([]string{"StrictForwardPorts=yes"}, finding.Evidence...)
 			finding.Advice = "set StrictForwardPorts=no in /etc/firewalld/firewalld.conf and reload firewalld: a reload loses its runtime configuration" + lostByReload(f)
+		case bridge != "" && f.Zone(dockerZone) == nil && h.Engine.AtLeast(20, 10, 0):
+			finding.Object = "firewalld zone " + dockerZone
+			finding.Problem = fmt.Sprintf("firewalld has no zone %s: it was started or reset behind the engine's back, and does not know its bridges", dockerZone)
+			finding.Hits = hits(h, t, "")
+			finding.Advice = "restart the engine, which makes the zone and its rules anew (with live-restore no container stops); start firewalld before it"
 		case bridge != "" && (zone == nil || zone.Name != dockerZone) && f.Zone(dockerZone) != nil:
 			in := "no zone"
 			finding.Fix = &remediate.Fix{Title: fmt.Sprintf("put %s into firewalld's zone %s", bridge, dockerZone)}

@@ -37,7 +37,7 @@ var Masquerade = &Check{
 // rewritten says whether anything gives the packet another source on its way out.
 func rewritten(trace *packet.Trace) bool {
 	for _, step := range trace.Request {
-		if step.Hop == packet.Masquerade && step.Packet != "" {
+		if step.Hop == packet.Masquerade && (strings.HasPrefix(step.Did, "snat to ") || strings.HasPrefix(step.Did, "masquerade as ")) {
 			return true
 		}
 	}
@@ -53,15 +53,14 @@ func (h *Host) wrongSource(t netstate.Target) []Finding {
 		return nil
 	}
 	for _, step := range trace.Request {
-		_, rest, _ := strings.Cut(step.Packet, " ")
-		from, _, _ := strings.Cut(rest, " ")
-		source, err := netip.ParseAddr(strings.Trim(from[:max(0, strings.LastIndexByte(from, ':'))], "[]"))
-		if step.Hop != packet.Masquerade || err != nil || h.Host.LinkWith(source) != nil {
+		text, translates := strings.CutPrefix(step.Did, "snat to ")
+		source, err := netip.ParseAddr(text)
+		if !translates || step.Hop != packet.Masquerade || err != nil || h.Host.LinkWith(source) != nil {
 			continue
 		}
 		for _, a := range h.Host.Addrs {
 			if a.Link == uplink.Name && a.Prefix.Contains(source) {
-				return []Finding{{Object: step.Object, At: packet.Masquerade, Evidence: []string{step.Packet},
+				return []Finding{{Object: step.Object, At: packet.Masquerade, Evidence: []string{step.Object},
 					Problem: fmt.Sprintf("the packets leave as %s, which is no address of this host: no answer finds back", source),
 					Advice:  fmt.Sprintf("the rule is %s: change it there to an address that the host has", owner(step.Owner))}}
 			}

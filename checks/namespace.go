@@ -78,8 +78,8 @@ func leftBehind(h *Host, t netstate.Target) []Finding {
 // of its networks, and the packet is lost for it.
 func wrongGateway(h *Host, t netstate.Target) []Finding {
 	ns, c := h.Sandboxes[t.ID], h.Container(t.ID)
-	stop := h.Walk(t).Stop(packet.Neighbour)
-	if ns == nil || c == nil || stop == nil {
+	stops := h.stops(t, packet.Neighbour)
+	if ns == nil || c == nil || len(stops) == 0 {
 		return nil
 	}
 	for _, r := range ns.Routes {
@@ -87,7 +87,16 @@ func wrongGateway(h *Host, t netstate.Target) []Finding {
 			continue
 		}
 		by := r.Hops[0].Gateway
-		if slices.ContainsFunc(c.Endpoints, func(e netstate.Endpoint) bool { return e.Gateway4 == by || e.Gateway6 == by }) || !strings.Contains(stop.Why, by.String()) {
+		if slices.ContainsFunc(c.Endpoints, func(e netstate.Endpoint) bool { return e.Gateway4 == by || e.Gateway6 == by }) {
+			continue
+		}
+		var explains []string
+		for _, stop := range stops {
+			if strings.Contains(stop.Why, by.String()) {
+				explains = append(explains, stop.Object)
+			}
+		}
+		if len(explains) == 0 {
 			continue
 		}
 		endpoint, right := h.Program().Gateway(c, t.Family), netip.Addr{}
@@ -101,7 +110,7 @@ func wrongGateway(h *Host, t netstate.Target) []Finding {
 		return []Finding{{Object: object + " in container " + c.Name, At: packet.Container, Evidence: []string{object},
 			Problem:  fmt.Sprintf("the container's default route leads by %s, its network's gateway is %s", by, right),
 			Advice:   "docker restart " + c.Name + "; look for what changes routes in it (VPN, entrypoint)",
-			explains: []string{stop.Object}}}
+			explains: explains}}
 	}
 	return nil
 }

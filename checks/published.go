@@ -42,6 +42,7 @@ is created anew. Clients on the host, and IPv6 clients of an IPv4 container, nee
 			finding.Problem = fmt.Sprintf("port %s is published on %s, which is no address of this host", t.Port, host)
 			finding.Advice = fmt.Sprintf("give the host the address %s, or %s", host, anew)
 			finding.explains = []string{finding.Object} // running's, if the engine could not start it
+			finding.Object = "addr " + host.String()
 		case !c.Running && c.Error != "":
 			if !taken(h, t, c, &finding) {
 				return nil

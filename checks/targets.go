@@ -113,7 +113,16 @@ func (ask Ask) inTarget(s *netstate.Snapshot, c, owner *netstate.Container, b ne
 	if ask.Client.IsValid() && netstate.FamilyOf(ask.Client) != t.Family {
 		return netstate.Target{}
 	}
+	if t.Family == netstate.IPv6 && !ask.Client.IsValid() && !servesIPv6(s, owner, host, t.From) {
+		return netstate.Target{}
+	}
 	if t.From != netstate.FromOutside {
+		if t.From == netstate.FromHost && t.Family == netstate.IPv6 && host.IsUnspecified() && !slices.ContainsFunc(s.Host.Addrs, func(a netstate.Addr) bool {
+			link := s.Host.Link(a.Link)
+			return netstate.FamilyOf(a.Prefix.Addr()) == netstate.IPv6 && a.Scope == "global" && link != nil && link.Kind != "bridge"
+		}) {
+			return netstate.Target{} // the host itself has no address to knock at
+		}
 		return t
 	}
 	t.Client, t.Iface = ask.Client, ask.Iface
@@ -124,6 +133,17 @@ func (ask Ask) inTarget(s *netstate.Snapshot, c, owner *netstate.Container, b ne
 		return netstate.Target{} // no client can come by IPv6 to a host that has none
 	}
 	return t
+}
+
+// servesIPv6 says whether an IPv6 binding is meant for anything: without docker-proxy, the engine lists the
+// bindings of a container that has no IPv6 address, and nothing serves them; nor does anything take ::1 to
+// a container, as IPv6 has no route_localnet.
+func servesIPv6(s *netstate.Snapshot, c *netstate.Container, host netip.Addr, from string) bool {
+	proxy := s.Engine == nil || s.Engine.Config.UserlandProxy == nil || *s.Engine.Config.UserlandProxy
+	if from == netstate.FromLocalhost {
+		return proxy
+	}
+	return proxy || !host.IsUnspecified() || slices.ContainsFunc(c.Endpoints, func(e netstate.Endpoint) bool { return e.IPv6.IsValid() })
 }
 
 // bindings returns the container's published ports, and behind them those that it was to have and has not:
@@ -206,6 +226,9 @@ func (ask Ask) out(s *netstate.Snapshot, c *netstate.Container) []netstate.Targe
 		}
 		hasGateway := lost && family == netstate.IPv4
 		for _, e := range owner.Endpoints {
+			if n := s.Network(e.NetworkID); n != nil && n.Internal {
+				continue
+			}
 			if family == netstate.IPv4 && e.Gateway4.IsValid() || family == netstate.IPv6 && e.Gateway6.IsValid() {
 				hasGateway = true
 			}

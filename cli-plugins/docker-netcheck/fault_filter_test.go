@@ -103,6 +103,8 @@ iptables -t nat -R DOCKER $n $rule`,
 		way: "in", check: "firewalld", object: `firewalld option panic`},
 	{name: "fw-uplink-zone-proxy-only", options: lab.Options{Firewalld: true, IPv6: true}, more: `firewall-cmd -q --zone=trusted --change-interface=eth0`, inject: `firewall-cmd -q --zone=drop --change-interface=eth0`, args: afar6,
 		way: "in6", check: "firewalld", object: `firewalld zone drop`},
+	{name: "fw-started-after", suites: []string{lab.Forky}, start: (*lab.Host).StartFirewalld,
+		way: "out", check: "firewalld", object: `firewalld zone docker`},
 	{name: "fw-direct-first-use-flushes", suites: newer, options: lab.Options{Firewalld: true}, inject: `firewall-cmd -q --direct --add-rule ipv4 filter FORWARD 0 -p tcp --dport 9 -j DROP`,
 		way: "in", check: "dnat", object: `iptables nat \S+: missing .*`},
 }

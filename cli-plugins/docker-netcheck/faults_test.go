@@ -73,11 +73,14 @@ func (f fault) test(t *testing.T, suite, path string) {
 	if f.more != "" {
 		b.inject(f.more)
 	}
-	if f.inject != "" {
+	if f.inject != "" || f.start != nil {
 		if f.way != "" {
 			if got := b.works(f); got != "ok" {
 				t.Fatalf("before the fault, %s: %s", f.way, got)
 			}
+		}
+		if f.start != nil {
+			b.must(f.start(b.host, b.ctx))
 		}
 		b.inject(f.inject)
 	}
@@ -92,6 +95,9 @@ func (f fault) test(t *testing.T, suite, path string) {
 		args = []string{"web"}
 	}
 	broken := b.state()
+	if strings.Contains(f.inject, "docker ") {
+		broken = b.calm() // the engine may not be done
+	}
 	report, exit := b.netcheck(args...)
 	if after := b.state(); after != broken {
 		t.Errorf("asking changed the host:\n%s", diff(broken, after))

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"slices"
 
 	"github.com/docker-netcheck/docker-netcheck/checks"
@@ -10,15 +11,16 @@ import (
 // A fault is one way to break a healthy host, and what netcheck has to say of it.
 type fault struct {
 	name    string
-	suites  []string    // where it can be made; default all
-	options lab.Options // of the host; with IPv6 the IPv6 target is the one that is judged
-	setup   string      // shell script in the host before web is made
-	run     []string    // docker run options of web; default -p 80:80
-	command []string    // of web; default a web server on port 80
-	more    string      // shell script behind web; it may use $WEBPID, $WEBIP and $VETH, as what follows
-	inject  string      // shell script that breaks it
-	probe   string      // shell script instead of the way's own probe; it succeeds where all is well
-	args    []string    // of netcheck; default web
+	suites  []string                               // where it can be made; default all
+	options lab.Options                            // of the host; with IPv6 the IPv6 target is the one that is judged
+	setup   string                                 // shell script in the host before web is made
+	run     []string                               // docker run options of web; default -p 80:80
+	command []string                               // of web; default a web server on port 80
+	more    string                                 // shell script behind web; it may use $WEBPID, $WEBIP and $VETH, as what follows
+	inject  string                                 // shell script that breaks it
+	start   func(*lab.Host, context.Context) error // a daemon that is started before inject
+	probe   string                                 // shell script instead of the way's own probe; it succeeds where all is well
+	args    []string                               // of netcheck; default web
 
 	way    string // what fails: "in" from the far client, "near" from one on the link, "host", "localhost", "in6", "out", "gateway", "peer", "dns"; "" nothing that a probe shows
 	status checks.Status

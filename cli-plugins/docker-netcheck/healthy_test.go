@@ -1,0 +1,122 @@
+package main
+
+import (
+	"fmt"
+	"testing"
+
+	"github.com/docker-netcheck/docker-netcheck/checks"
+	"github.com/docker-netcheck/docker-netcheck/internal/lab"
+)
+
+// A healthy host is one combination of what hosts differ in: nothing is wrong with it.
+type healthy struct {
+	suite     string
+	firewalld bool
+	proxy     bool
+	ipv6      bool
+	network   string // one of networks
+}
+
+// networks are ways to run web: docker run's options and, before it, what makes its network.
+var networks = map[string]struct {
+	setup   string
+	run     []string
+	command []string
+}{
+	"default":  {run: []string{"-p", "80:80"}},
+	"user":     {setup: `docker network create app`, run: []string{"--network", "app", "-p", "80:80"}},
+	"internal": {setup: `docker network create --internal int`, run: []string{"--network", "int"}},
+	"host":     {run: []string{"--network", "host"}, command: []string{"httpd", "-f", "-p", "80", "-h", "/www"}},
+	"none":     {run: []string{"--network", "none"}, command: []string{"httpd", "-f", "-p", "80", "-h", "/www"}},
+	"two":      {setup: `docker network create app; docker create --name web --network app -p 80:80 bb:1 httpd -f -p 80 -h /www; docker network create other; docker network connect other web; docker start web`},
+	"dual":     {setup: `docker network create --ipv6 --subnet fd00:aa::/64 n6`, run: []string{"--network", "n6", "-p", "80:80"}, command: []string{"httpd", "-f", "-p", "[::]:80", "-h", "/www"}},
+}
+
+// pairs is a set of hosts in which every two choices occur together; all is every combination.
+func healthyHosts(all bool) []healthy {
+	var every []healthy
+	for _, suite := range lab.Suites() {
+		for _, network := range []string{"default", "user", "internal", "host", "none", "two", "dual"} {
+			for bits := range 8 {
+				every = append(every, healthy{suite, bits&1 != 0, bits&2 != 0, bits&4 != 0, network})
+			}
+		}
+	}
+	if all {
+		return every
+	}
+	seen := map[string]bool{}
+	pairsOf := func(h healthy) (keys []string) {
+		choices := []string{h.suite, fmt.Sprint("fw", h.firewalld), fmt.Sprint("proxy", h.proxy), fmt.Sprint("v6", h.ipv6), h.network}
+		for i := range choices {
+			for j := i + 1; j < len(choices); j++ {
+				keys = append(keys, choices[i]+"+"+choices[j])
+			}
+		}
+		return keys
+	}
+	var chosen []healthy
+	for {
+		best, gain := 0, 0
+		for i, h := range every {
+			n := 0
+			for _, key := range pairsOf(h) {
+				if !seen[key] {
+					n++
+				}
+			}
+			if n > gain {
+				best, gain = i, n
+			}
+		}
+		if gain == 0 {
+			return chosen
+		}
+		for _, key := range pairsOf(every[best]) {
+			seen[key] = true
+		}
+		chosen = append(chosen, every[best])
+	}
+}
+
+func TestHealthy(t *testing.T) {
+	lab.Need(t)
+	path := buildPlugin(t)
+	hosts := healthyHosts(len(suitesOf([]string{"", ""}, 0)) > 1)
+	t.Logf("%d healthy hosts", len(hosts))
+	for _, h := range hosts {
+		t.Run(fmt.Sprintf("%s/%s/firewalld=%t/proxy=%t/ipv6=%t", h.suite, h.network, h.firewalld, h.proxy, h.ipv6), func(t *testing.T) {
+			t.Parallel()
+			h.test(t, path)
+		})
+	}
+}
+
+func (h healthy) test(t *testing.T, path string) {
+	b := newBench(t, lab.Options{Suite: h.suite, Firewalld: h.firewalld, IPv6: h.ipv6, Daemon: map[string]any{"userland-proxy": h.proxy}}, path)
+	b.must(b.host.ImportImage(b.ctx))
+	n := networks[h.network]
+	if n.setup != "" {
+		_, err := b.host.Sh(b.ctx, n.setup)
+		b.must(err)
+	}
+	if n.run != nil {
+		b.web(n.run, n.command)
+	}
+	if h.firewalld && h.ipv6 {
+		// IPv6 clients of an IPv4 container come to docker-proxy, which the zone has to let in.
+		_, err := b.host.Sh(b.ctx, "firewall-cmd -q --add-port=80/tcp")
+		b.must(err)
+	}
+	if n.run == nil || len(n.run) > 2 && n.run[0] != "--network" {
+		if got := b.works(fault{way: "in"}); got != "ok" {
+			t.Fatalf("it is not healthy: %s", got)
+		}
+	}
+	for _, args := range [][]string{{"web"}, {"--client", "host", "web"}, {"--client", "localhost", "web"}} {
+		report, exit := b.netcheck(args...)
+		if exit != 0 || report.Verdict != checks.Pass {
+			t.Errorf("%v: exit status %d, %s\n%s", args, exit, report.Verdict, b.text(args))
+		}
+	}
+}

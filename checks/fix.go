@@ -88,6 +88,38 @@ func (r *Report) Restores() bool {
 	return false
 }
 
+// Lasts says how long a fix stays without its Persist.
+func Lasts(fix *remediate.Fix) string {
+	kinds := func(all ...string) bool {
+		return !slices.ContainsFunc(fix.Steps, func(s remediate.Step) bool { return !slices.Contains(all, s.Kind) })
+	}
+	switch {
+	case kinds("file", "firewalld-zone-permanent"):
+		return "for good"
+	case !fix.Opens && kinds("iptables"):
+		return "until the engine starts again, which makes the same itself"
+	}
+	return "until reboot"
+}
+
+// Fleeting returns the titles of the fixes in a plan that a reboot undoes, but that could last.
+func (r *Report) Fleeting(plan *remediate.Plan) []string {
+	var titles []string
+	for i := range r.Targets {
+		for _, finding := range r.Targets[i].fixable() {
+			fix := finding.Fix
+			made := slices.Contains(plan.Titles, fix.Title) && !slices.Contains(titles, fix.Title)
+			kept := len(fix.Persist) > 0 && !slices.ContainsFunc(fix.Persist, func(s remediate.Step) bool {
+				return !slices.ContainsFunc(plan.Steps, func(p remediate.Step) bool { return p.Kind == s.Kind && p.Name == s.Name })
+			})
+			if made && !kept && Lasts(fix) == "until reboot" {
+				titles = append(titles, fix.Title)
+			}
+		}
+	}
+	return titles
+}
+
 // fixKey tells fixes apart by what they do.
 func fixKey(fix *remediate.Fix) string {
 	var key strings.Builder

@@ -73,8 +73,10 @@ type FixOutcome struct {
 	Applied   []remediate.Step `json:"applied"`
 	Changed   bool             `json:"changed"`
 	Refused   []Refusal        `json:"refused"`
-	Rechecked bool             `json:"rechecked"` // reading and judging again found what was to be fixed gone
-	Proved    bool             `json:"proved"`    // a live connection showed it
+	Rechecked bool             `json:"rechecked"`       // reading and judging again found what was to be fixed gone
+	Proved    bool             `json:"proved"`          // a live connection showed it
+	Why       string           `json:"why,omitempty"`   // why nothing was made, or all was taken back
+	Tried     []Judgement      `json:"tried,omitempty"` // the targets as they were with a fix that was taken back
 }
 
 // A Refusal is a fix that was not made.

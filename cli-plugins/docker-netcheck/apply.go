@@ -81,13 +81,16 @@ func runApply(ctx context.Context, dockerCLI command.Cli, o *checkOptions) (int,
 	}
 	return o.reach.with(ctx, dockerCLI, func(machine agent.Machine) (int, error) {
 		run, err := machine.Apply(ctx, plan)
-		if errors.Is(err, agent.ErrLost) || ctx.Err() != nil {
+		switch {
+		case err == nil:
+		case errors.Is(err, agent.ErrLost) || run != nil && run.State == remediate.Unfinished:
 			return 0, err
-		}
-		if err != nil {
+		case ctx.Err() != nil:
+			return 0, errors.New("nothing was changed")
+		default:
 			return refusedApply(dockerCLI, err)
 		}
-		p.made(run)
+		p.made(run, plan, nil)
 		return exitWell, nil
 	})
 }

@@ -69,6 +69,9 @@ func runFix(ctx context.Context, dockerCLI command.Cli, o *checkOptions, found *
 		}
 		return status, o.print(dockerCLI, found)
 	}
+	if o.fix && len(plan.Steps) == 0 && statusOf(found.report) != exitWell {
+		fmt.Fprintf(dockerCLI.Err(), "docker netcheck: nothing was changed: %s\n", clean(whyNothing(found.report, refused)))
+	}
 	if !o.fix || len(plan.Steps) == 0 {
 		return notMade(statusOf(found.report))
 	}
@@ -88,11 +91,8 @@ func runFix(ctx context.Context, dockerCLI command.Cli, o *checkOptions, found *
 	}
 
 	run, err := o.machine.Apply(ctx, plan)
-	if errors.Is(err, agent.ErrLost) {
-		return 0, err
-	}
 	if err != nil {
-		return 0, fmt.Errorf("nothing was changed: %w", err)
+		return o.notApplied(ctx, dockerCLI, found, run, refused, err)
 	}
 	after, err := o.settled(ctx, dockerCLI.Err(), found.report, plan)
 	if err == nil {
@@ -111,32 +111,86 @@ func runFix(ctx context.Context, dockerCLI command.Cli, o *checkOptions, found *
 	}
 	if err != nil {
 		// What did not help, or could not be seen to help, does not stay.
-		if run.ID != "" {
-			if _, undoErr := o.machine.Undo(context.WithoutCancel(ctx), run.ID); undoErr != nil {
-				return 0, errors.Join(err, undoErr)
-			}
-		}
-		if after == nil {
-			return 0, fmt.Errorf("everything was taken back: %w", err)
-		}
-		fmt.Fprintf(dockerCLI.Err(), "docker netcheck: everything was taken back: %s\n", clean(err.Error()))
-		after.report.Fix.Rechecked, after.report.Fix.Changed = false, false
-		after.report.Fix.Applied = []remediate.Step{}
-		after.report.Targets, after.report.Before = found.report.Targets, []checks.Judgement{}
-		after.report.Verdict = found.report.Verdict
-		if !text {
-			return exitFault, o.print(dockerCLI, after)
-		}
-		return exitFault, nil
+		return o.takeBack(ctx, dockerCLI, found, after, run, refused, err)
 	}
 	if text {
-		p := newPrinter(dockerCLI.Out(), o)
-		p.made(run)
+		newPrinter(dockerCLI.Out(), o).made(run, plan, found.report)
 	}
 	if err := o.print(dockerCLI, after); err != nil {
 		return 0, err
 	}
 	return statusOf(after.report), nil
+}
+
+// whyNothing says why a plan for a host on which not all is well is empty.
+func whyNothing(r *checks.Report, refused []checks.Refusal) string {
+	if len(refused) > 0 {
+		return refused[0].Why
+	}
+	for i := range r.Targets {
+		for _, result := range r.Targets[i].Results {
+			if result.Status == checks.Unknown {
+				return result.Check + " is not known: " + result.Reason
+			}
+		}
+	}
+	return "no fix is known for it"
+}
+
+// notApplied says why a plan was not made. What somebody else did meanwhile ends with a report; what
+// netcheck itself cannot do here is its own error.
+func (o *checkOptions) notApplied(ctx context.Context, dockerCLI command.Cli, found *judged, run *remediate.Run, refused []checks.Refusal, err error) (int, error) {
+	switch {
+	case errors.Is(err, agent.ErrLost):
+		return 0, err
+	case run != nil && run.State == remediate.Unfinished:
+		return 0, err // it says what is left
+	case ctx.Err() != nil:
+		return 0, errors.New("nothing was changed")
+	case run == nil && !errors.Is(err, remediate.ErrChanged) && !errors.Is(err, remediate.ErrBusy):
+		return 0, fmt.Errorf("nothing was changed: %w", err)
+	}
+	fmt.Fprintf(dockerCLI.Err(), "docker netcheck: nothing was changed: %s\n", clean(err.Error()))
+	found.report.Fix = &checks.FixOutcome{Applied: []remediate.Step{}, Refused: orEmpty(refused), Why: err.Error()}
+	if run != nil {
+		found.report.Fix.Run = run.ID
+	}
+	return exitFault, o.printDocument(dockerCLI, found)
+}
+
+// takeBack undoes a plan that did not help because of err, and shows the report with it and the one
+// without. after is nil if it is not known what the plan did.
+func (o *checkOptions) takeBack(ctx context.Context, dockerCLI command.Cli, found, after *judged, run *remediate.Run, refused []checks.Refusal, err error) (int, error) {
+	if run.ID != "" {
+		if _, undoErr := o.machine.Undo(context.WithoutCancel(ctx), run.ID); undoErr != nil {
+			return 0, fmt.Errorf("%w; run %s was not taken back: %w", err, run.ID, undoErr)
+		}
+	}
+	switch {
+	case ctx.Err() != nil:
+		return 0, errors.New("everything was taken back")
+	case after == nil:
+		return 0, fmt.Errorf("everything was taken back: %w", err)
+	}
+	if !o.quiet && o.format == "" {
+		fmt.Fprintln(dockerCLI.Out(), "\nWITH THE FIX, which is taken back:")
+		if err := o.print(dockerCLI, after); err != nil {
+			return 0, err
+		}
+	}
+	fmt.Fprintf(dockerCLI.Err(), "docker netcheck: everything was taken back: %s\n", clean(err.Error()))
+	found.report.Fix = &checks.FixOutcome{
+		Run: run.ID, Applied: []remediate.Step{}, Refused: orEmpty(refused), Why: err.Error(), Tried: after.report.Targets,
+	}
+	return exitFault, o.printDocument(dockerCLI, found)
+}
+
+// printDocument prints a report that a person has seen already.
+func (o *checkOptions) printDocument(dockerCLI command.Cli, found *judged) error {
+	if !o.quiet && o.format == "" {
+		return nil
+	}
+	return o.print(dockerCLI, found)
 }
 
 // settling is how long a change may take to show: links learn of each other's carrier up to a second late.
@@ -200,13 +254,19 @@ func (p *printer) plan(plan *remediate.Plan, refused []checks.Refusal) {
 	}
 }
 
-// made says what was done and how it is taken back.
-func (p *printer) made(run *remediate.Run) {
+// made says what was done, how long it lasts and how it is taken back. before is nil where no fix is known
+// but only its plan.
+func (p *printer) made(run *remediate.Run, plan *remediate.Plan, before *checks.Report) {
 	fmt.Fprintln(p.out)
 	if run.ID == "" {
 		fmt.Fprintln(p.out, "DONE  nothing had to be changed")
 	} else {
 		fmt.Fprintf(p.out, "DONE  run %s; docker netcheck undo takes it back\n", run.ID)
+		if before != nil {
+			for _, title := range before.Fleeting(plan) {
+				fmt.Fprintf(p.out, "      until reboot: %s\n", clean(title))
+			}
+		}
 	}
 	fmt.Fprintln(p.out)
 }

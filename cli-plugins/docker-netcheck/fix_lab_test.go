@@ -141,10 +141,10 @@ func (b *bench) in(t testing.TB) *bench {
 	return &c
 }
 
-// refusedIn returns what a report refused to fix.
+// refusedIn returns what a report refused to fix, and why.
 func refusedIn(r *checks.Report) string {
 	if r.Fix == nil {
 		return "nothing was to be fixed"
 	}
-	return jsonOf(r.Fix.Refused)
+	return r.Fix.Why + " " + jsonOf(r.Fix.Refused)
 }

@@ -204,10 +204,9 @@ func (p *printer) cause(label string, cause checks.Cause) {
 		default:
 			text += "interrupts nothing"
 		}
-		if len(f.Fix.Persist) == 0 {
-			text += "; until reboot"
-		} else {
-			text += "; until reboot, or for good with --persist"
+		text += "; " + checks.Lasts(f.Fix)
+		if len(f.Fix.Persist) > 0 {
+			text += ", or for good with --persist"
 		}
 		p.field("FIX", text)
 		if f.Advice != "" {

@@ -51,6 +51,9 @@ type Observer interface {
 	Capture(context.Context, *probe.Capture, func(probe.Packet) error) error
 }
 
+// ProbeTitle is the title of the runs in which a live probe installs and takes away what it needs.
+const ProbeTitle = "live probe"
+
 // When the helper is used.
 const (
 	Auto   = "auto"   // unless we are root on the engine's own host

@@ -22,7 +22,7 @@ func (l *local) Observe(ctx context.Context, r *probe.Request) (_ *probe.Observa
 	if err := l.here(); err != nil {
 		return nil, err
 	}
-	plan := &remediate.Plan{Titles: []string{"live probe"}, Steps: r.Installs()}
+	plan := &remediate.Plan{Titles: []string{ProbeTitle}, Steps: r.Installs()}
 	run, err := l.journal().Apply(ctx, plan, stores(), l.facts())
 	if err != nil {
 		return nil, err

@@ -119,7 +119,8 @@ func places(v any, set func(any)) []place {
 }
 
 // strange are values that nobody expects.
-var strange = []any{nil, 0, 1, 2, 3, 255, 65535, int64(1<<31 - 1), int64(1<<32 - 1), uint64(1<<64 - 1), -1, true, false, "", "a", "eth0", "docker0", "0.0.0.0", "::", "0.0.0.0/0", "::/0",
+var strange = []any{nil, json.Number("0"), json.Number("1"), json.Number("2"), json.Number("3"), json.Number("16"), json.Number("255"), json.Number("65535"),
+	json.Number("2147483647"), json.Number("4294967295"), json.Number("18446744073709551615"), json.Number("-1"), true, false, "", "a", "eth0", "docker0", "0.0.0.0", "::", "0.0.0.0/0", "::/0",
 	"172.17.0.2", "172.17.0.2/32", "8.8.8.8", "2a01:4f8::1/64", "::ffff:172.17.0.2", "ipv6", "ipv4", "udp", "drop", "-j A", "-m set --match-set a src,dst -j DROP",
 	"-m statistic --mode nth --every 2 -j DROP", "-s 8.8.8.0/24 -j MARK --set-xmark 0x1/0x1", "-j DNAT --to-destination 8.8.8.8-8.8.9.9:1-2", "container:a", "host", "none", "macvlan", "ffffffff", []any{}, map[string]any{}}
 
@@ -150,7 +151,15 @@ func edited(t testing.TB, text []byte, edits []byte) []byte {
 			}
 			to.set(copied(same[(with*len(same)/256+int(do)/4)%len(same)]))
 		default:
-			to.set(copied(strange[with%len(strange)]))
+			var same []any
+			for _, other := range strange {
+				if do == 3 || reflect.TypeOf(other) == reflect.TypeOf(to.value) {
+					same = append(same, other)
+				}
+			}
+			if len(same) > 0 {
+				to.set(copied(same[with%len(same)]))
+			}
 		}
 	}
 	text, err := json.Marshal(document)

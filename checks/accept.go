@@ -37,6 +37,7 @@ func (h *Host) keptApart(t netstate.Target) []Finding {
 	for _, stop := range h.stops(t, packet.Filter) {
 		switch {
 		case stop.Owner != "Docker":
+		case t.Direction == netstate.Out && stop.Hop.IsReply(): // it comes to the container's own address: masquerade's
 		case finding.Object == "":
 			finding = found(stop)
 		default:

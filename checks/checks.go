@@ -156,17 +156,23 @@ func follow(results []Result) {
 		finding *Finding
 	}
 	var failures []failure
-	explained := map[string]string{}
+	explained := map[string]string{} // an object and the check that named or explained it first
+	claimed := map[string]string{}   // those that were explained, not named
 	for i := range results {
 		for j := range results[i].Findings {
 			f := &results[i].Findings[j]
 			if f.Follows = explained[f.Object]; f.Follows == "" {
-				f.Follows = accounted(f.explains, explained)
+				f.Follows = accounted(f.explains, claimed)
 			}
 			if f.Follows != "" || !f.Failure() {
 				continue
 			}
 			failures = append(failures, failure{results[i].Check, f})
+			for _, object := range f.explains {
+				if _, ok := claimed[object]; !ok {
+					claimed[object] = results[i].Check
+				}
+			}
 			for _, object := range append([]string{f.Object}, f.explains...) {
 				if _, ok := explained[object]; !ok && object != "" {
 					explained[object] = results[i].Check
@@ -186,11 +192,11 @@ func follow(results []Result) {
 	}
 }
 
-// accounted returns the check that accounts for all of the objects, or "".
-func accounted(objects []string, explained map[string]string) string {
+// accounted returns the check whose findings explain all of the objects, or "".
+func accounted(objects []string, claimed map[string]string) string {
 	by := ""
 	for _, object := range objects {
-		if by = explained[object]; by == "" {
+		if by = claimed[object]; by == "" {
 			return ""
 		}
 	}

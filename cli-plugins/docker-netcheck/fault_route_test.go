@@ -54,6 +54,6 @@ var routeFaults = []fault{
 		way: "in6", check: "route", object: `route to 2001:db8:f::9: none`},
 	{name: "noproxy-route-localnet-off", options: lab.Options{Daemon: noProxy}, inject: `sysctl -qw net.ipv4.conf.docker0.route_localnet=0`, args: []string{"--client", "localhost", "web"},
 		way: "localhost", check: "route", object: `sysctl net\.ipv4\.conf\.docker0\.route_localnet`},
-	{name: "noproxy-hairpin-off", options: lab.Options{Daemon: noProxy}, inject: `ip link set $VETH type bridge_slave hairpin off`, args: []string{"--to", "198.51.100.15:80", "web"}, probe: `docker exec web wget -T2 -qO- http://198.51.100.15/`,
+	{name: "noproxy-hairpin-off", options: lab.Options{Daemon: noProxy}, inject: `ip link set $VETH type bridge_slave hairpin off`, args: []string{"--to", "198.51.100.15:80", "web"}, probe: `nsenter -t $WEBPID -n curl -sf -m2 -o /dev/null http://198.51.100.15/`,
 		way: "out", check: "bridge", object: `link veth\w+`},
 }

@@ -92,7 +92,7 @@ func (p *parser) set(word string, negated bool) bool {
 			if s == nil {
 				return maybe // a rule cannot name a set that is not there: it was not read
 			}
-			return s.has(ns, q, flags, 0).invert(negated)
+			return s.has(ns, q, flags).invert(negated)
 		})
 	case "--return-nomatch", "--packets-eq", "--packets-lt", "--packets-gt", "--bytes-eq", "--bytes-lt", "--bytes-gt":
 		p.values()
@@ -105,16 +105,16 @@ func (p *parser) set(word string, negated bool) bool {
 }
 
 // has says whether the packet is in the set; flags are "src" and "dst", one a part of an element.
-func (s *ipset) has(ns *netns, q *skb, flags []string, depth int) answer {
+func (s *ipset) has(ns *netns, q *skb, flags []string) answer {
 	if s.list {
 		is := no
 		for _, e := range s.rest {
 			member := ns.ipset(e.parts[0])
-			if member == nil || depth > 8 {
-				is = is.or(maybe)
+			if member == nil || member.list {
+				is = is.or(maybe) // the kernel has no lists of lists
 				continue
 			}
-			is = is.or(member.has(ns, q, flags, depth+1))
+			is = is.or(member.has(ns, q, flags))
 		}
 		return is
 	}

@@ -1,0 +1,151 @@
+package packet
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/docker-netcheck/docker-netcheck/internal/netstate"
+)
+
+// A census counts how often each kind of question was asked at each hook, by the answer.
+type census map[string]map[string]*[3]int
+
+func (c census) count(question, hook string, a answer) {
+	if c[question] == nil {
+		c[question] = map[string]*[3]int{}
+	}
+	if c[question][hook] == nil {
+		c[question][hook] = &[3]int{}
+	}
+	c[question][hook][a]++
+}
+
+// watch makes the rules of a namespace count their questions.
+func (c census) watch(n *netns) {
+	w := &walker{x: n.x}
+	w.bases(n, "ip", hookInput) // compiles
+	seen := map[*chain]bool{}
+	var chains func(*chain)
+	chains = func(ch *chain) {
+		if ch == nil || seen[ch] {
+			return
+		}
+		seen[ch] = true
+		(&frame{chain: ch}).after(&skb{})
+		for i := range ch.rules {
+			switch body := ch.rules[i].run.(type) {
+			case *textRule:
+				for j := range body.matches {
+					m := &body.matches[j]
+					ask := m.ask
+					m.ask = func(w *walker, p *skb) answer {
+						a := ask(w, p)
+						c.count(m.module, p.hook, a)
+						return a
+					}
+				}
+				for _, to := range jumpsOf(body, n) {
+					chains(to)
+				}
+			case *nftRule:
+				for _, to := range body.table.chains {
+					chains(to)
+				}
+				ch.rules[i].run = counted{body, c}
+			}
+		}
+	}
+	for _, h := range n.hooks {
+		for _, b := range h.bases {
+			chains(b.chain)
+		}
+	}
+}
+
+// jumpsOf returns where a rule of iptables leads.
+func jumpsOf(body *textRule, n *netns) []*chain {
+	if v := body.target(&walker{x: n.x, conns: map[*netns][]*conn{}}, &skb{family: netstate.IPv4}); v.chain != nil {
+		return []*chain{v.chain}
+	}
+	return nil
+}
+
+// A counted rule of nf_tables runs twice: once on a copy, step by step, for the census.
+type counted struct {
+	*nftRule
+	census census
+}
+
+func (c counted) run(w *walker, p *skb, r *rule) verdict {
+	copied := *p
+	if p.ct != nil {
+		ct := *p.ct
+		copied.ct = &ct
+	}
+	m := machine{w: &walker{x: w.x, trace: &Trace{}, conns: map[*netns][]*conn{}}, p: &copied, table: c.table, rule: r}
+	for _, e := range c.exprs {
+		out, _ := m.step(e)
+		name := "nft " + e.Name()
+		switch e := e.(type) {
+		case *netstate.NftCmp, *netstate.NftRange, *netstate.NftLookup:
+			c.census.count(name, p.hook, map[outcome]answer{next: yes, ended: yes, broken: no, either: maybe}[out])
+		case *netstate.NftMeta:
+			c.census.count(name+" "+e.Key, p.hook, map[outcome]answer{next: yes, broken: no, either: maybe}[out])
+		case *netstate.NftCt:
+			c.census.count(name+" "+e.Key, p.hook, map[outcome]answer{next: yes, broken: no, either: maybe}[out])
+		default:
+			c.census.count(name, p.hook, map[outcome]answer{next: yes, ended: yes, broken: no, either: maybe}[out])
+		}
+		if out == broken || out == ended {
+			break
+		}
+	}
+	return c.nftRule.run(w, p, r)
+}
+
+// The recordings reach every match at every hook where it can stand, with both answers.
+func TestWhatTheRecordingsReach(t *testing.T) {
+	c := census{}
+	for _, r := range readRecordings(t) {
+		x := New(r.Snapshot)
+		x.prepare()
+		c.watch(x.host)
+		for _, one := range r.Tries {
+			x.ways(one.try())
+		}
+	}
+	hooks := []string{hookPrerouting, hookInput, hookForward, hookOutput, hookPostrouting}
+	var b strings.Builder
+	fmt.Fprintf(&b, "%-22s", "yes/no at")
+	for _, hook := range hooks {
+		fmt.Fprintf(&b, "%16s", hook)
+	}
+	for _, question := range slices.Sorted(maps.Keys(c)) {
+		fmt.Fprintf(&b, "\n%-22s", question)
+		for _, hook := range hooks {
+			cell := c[question][hook]
+			if cell == nil {
+				cell = &[3]int{}
+			}
+			text := fmt.Sprintf("%d/%d", cell[yes], cell[no])
+			if cell[maybe] > 0 {
+				text += fmt.Sprintf("/%d?", cell[maybe])
+			}
+			fmt.Fprintf(&b, "%16s", text)
+		}
+	}
+	t.Log("\n" + b.String())
+	for _, question := range []string{"address", "interface", "protocol", "port", "tcp", "icmp", "conntrack", "addrtype", "iprange", "mark", "connmark", "ttl", "length", "dscp", "nft cmp", "nft lookup", "nft range"} {
+		for _, hook := range hooks {
+			if cell := c[question][hook]; cell == nil || cell[yes] == 0 || cell[no] == 0 {
+				if question == "ttl" || question == "iprange" || question == "connmark" || question == "nft range" || question == "tcp" || question == "icmp" || question == "length" {
+					continue // at most hooks: the table shows
+				}
+				t.Errorf("%s at %s: not both answers", question, hook)
+			}
+		}
+	}
+}

@@ -1,0 +1,82 @@
+package main
+
+import (
+	"os"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/docker-netcheck/docker-netcheck/checks"
+	"github.com/docker-netcheck/docker-netcheck/internal/lab"
+)
+
+// TestProvisioning runs what docs/provisioning.md shows, twice in a row each.
+func TestProvisioning(t *testing.T) {
+	lab.Need(t)
+	page, err := os.ReadFile("../../docs/provisioning.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	shell := regexp.MustCompile("(?s)```sh\n(.*?)```").FindSubmatch(page)
+	if shell == nil {
+		t.Fatal("docs/provisioning.md: there is no shell script")
+	}
+	b := newBench(t, lab.Options{Suite: lab.Forky, Daemon: noProxy}, buildPlugin(t))
+	b.web([]string{"-p", "80:80"}, nil)
+	b.must(b.host.WriteFile(b.ctx, "/root/provision", string(shell[1])))
+	b.must(b.host.WriteFile(b.ctx, sysctlFile, "net.ipv4.ip_forward = 0\n"))
+
+	t.Run("shell", func(t *testing.T) {
+		b := b.in(t)
+		b.sh(flushAll + "; " + hardened)
+		for _, want := range []string{"changed\n", "unchanged\n", "unchanged\n"} {
+			if out, exit := b.run("sh", "/root/provision"); out != want || exit != 0 {
+				t.Errorf("exit status %d: %s%s, want %s", exit, out, b.stderr, want)
+			}
+		}
+		b.well()
+		// What no fix is known for ends with its status and the report.
+		b.sh("iptables -t mangle -I PREROUTING -i eth0 -p tcp --dport 80 -j DROP")
+		if out, exit := b.run("sh", "/root/provision"); exit != 1 || out != "" || !strings.Contains(b.stderr, checks.ReportSchema) {
+			t.Errorf("exit status %d: %s%s", exit, out, b.stderr)
+		}
+		b.sh("iptables -t mangle -D PREROUTING -i eth0 -p tcp --dport 80 -j DROP")
+	})
+
+	t.Run("ansible", func(t *testing.T) {
+		b := b.in(t)
+		b.sh(flushAll + "; " + hardened)
+		broken := b.state()
+		for i, run := range []struct{ check, changed bool }{{true, true}, {true, true}, {false, true}, {true, false}, {false, false}} {
+			if changed, failed := b.task(run.check); failed || changed != run.changed {
+				t.Errorf("run %d, check mode %v: changed %v, failed %v; %s", i, run.check, changed, failed, b.stderr)
+			}
+			if run.check && run.changed {
+				if now := b.state(); now != broken {
+					t.Errorf("check mode changed the host:\n%s", diff(broken, now))
+				}
+			}
+		}
+		b.well()
+	})
+}
+
+// task does what Ansible does with the task of docs/provisioning.md.
+func (b *bench) task(checkMode bool) (changed, failed bool) {
+	b.t.Helper()
+	args := []string{"--fix", "--yes", "--persist"}
+	well := []int{0}
+	if checkMode {
+		args, well = []string{"--dry-run"}, []int{0, 1}
+	}
+	report, exit := b.netcheck(append([]string{"--all"}, args...)...)
+	switch {
+	case exit != 0 && exit != 1:
+	case checkMode:
+		changed = len(report.Plan.Steps) > 0
+	default:
+		changed = report.Fix.Changed
+	}
+	return changed, !slices.Contains(well, exit)
+}

@@ -96,10 +96,8 @@ func (r *redactor) walk(v reflect.Value) {
 	case reflect.String:
 		v.SetString(r.text(v.String()))
 	case reflect.Pointer, reflect.Interface:
-		if v.Kind() == reflect.Interface || !v.IsNil() {
-			if !v.IsNil() {
-				r.walk(v.Elem())
-			}
+		if !v.IsNil() {
+			r.walk(v.Elem())
 		}
 	case reflect.Struct:
 		if whole[v.Type()] {
@@ -117,23 +115,22 @@ func (r *redactor) walk(v reflect.Value) {
 			}
 		}
 	case reflect.Map:
-		entries := map[string]reflect.Value{}
+		entries := map[string]reflect.Value{} // by a key that is text
 		for m := v.MapRange(); m.Next(); {
 			value := reflect.New(v.Type().Elem()).Elem()
 			value.Set(m.Value())
 			r.walk(value)
-			if v.Type().Key().Kind() != reflect.String {
+			if m.Key().Kind() == reflect.String {
+				entries[m.Key().String()] = value
+			} else {
 				v.SetMapIndex(m.Key(), value)
-				continue
 			}
-			entries[m.Key().String()] = value
 		}
-		if v.Type().Key().Kind() != reflect.String {
-			return
-		}
-		v.Clear()
-		for _, key := range sorted(entries) {
-			v.SetMapIndex(reflect.ValueOf(r.text(key)), entries[key])
+		if v.Type().Key().Kind() == reflect.String && !v.IsNil() {
+			v.Clear()
+			for _, key := range sorted(entries) {
+				v.SetMapIndex(reflect.ValueOf(r.text(key)), entries[key])
+			}
 		}
 	}
 }

@@ -47,6 +47,9 @@ host's; and localhost in a container is that container, not the host and not its
 				if name != "" {
 					finding.Object += " in container " + name
 				}
+				if name != "" && lonely.Local.Addr().IsLoopback() {
+					finding.Advice = fmt.Sprintf("let %s in %s listen on 0.0.0.0 instead of %s (--host, --bind or bind-address, by the program)", program, name, lonely.Local.Addr())
+				}
 				finding.Problem = fmt.Sprintf("%s listens on %s alone, which %s", program, lonely.Local.Addr(), where)
 			}
 			findings = append(findings, finding)

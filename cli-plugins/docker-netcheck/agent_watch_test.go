@@ -69,7 +69,7 @@ func (b *bench) captures(w way) {
 	}
 	err = cmd.Wait()
 	for _, hop := range []string{"uplink", "bridge", "veth", "container"} {
-		if strings.Count(out.String(), " "+hop+" ") < 6 {
+		if strings.Count(out.String(), " "+hop+" ") < 3 { // its handshake at least
 			b.t.Errorf("%s: a request has more packets at %s: %v\n%s%s", w.name, hop, err, out.String(), rest.String())
 			return
 		}

@@ -186,3 +186,18 @@ func noHostNamespaces(w http.ResponseWriter, r *http.Request) {
 	no := strings.Contains(q.RequestURI, "/containers/create") && strings.Contains(string(q.RequestBody), `"NetworkMode":"host"`)
 	json.NewEncoder(w).Encode(map[string]any{"Allow": !no, "Msg": "no host namespaces here"})
 }
+
+// TestRemapped has an engine whose containers get a user namespace: the helper must not.
+func TestRemapped(t *testing.T) {
+	lab.Need(t)
+	b := newBench(t, lab.Options{NoDockerd: true}, buildPlugin(t))
+	b.addUser()
+	_, err := b.host.Sh(b.ctx, "echo u:100000:65536 | tee -a /etc/subuid >>/etc/subgid")
+	b.must(err)
+	b.must(b.host.StartDockerd(b.ctx, "--userns-remap=u"))
+	b.web([]string{"-p", "80:80"}, nil)
+	want, _ := b.judgedBy(asRoot, "web")
+	if got, exit := b.judgedBy(ways[0], "web"); got != want || exit != 0 {
+		t.Errorf("exit status %d:\n%s", exit, diff(want, got))
+	}
+}

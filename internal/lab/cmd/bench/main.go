@@ -29,6 +29,7 @@ var works = []work{
 	{"docker inspect web", [][]string{{"docker", "inspect", "web"}}},
 	{"docker netcheck web", [][]string{{"docker", "netcheck", "web"}}},
 	{"docker-netcheck web", [][]string{{lab.PluginPath, "web"}}},
+	{"… with a helper", [][]string{{"docker", "netcheck", "--agent", "always", "web"}}},
 	{"runbook by hand", [][]string{
 		{"docker", "inspect", "web"},
 		{"nsenter", "-t", "PID", "-n", "ip", "address"},
@@ -43,7 +44,13 @@ var works = []work{
 var promises = []struct {
 	first, second int
 	limit         float64
-}{{1, 0, 1.5}, {2, 0, 0.7}, {1, 3, 1.0 / 8}}
+}{{1, 0, 1.5}, {2, 0, 0.7}, {1, 4, 1.0 / 8}}
+
+// helped is the work with a helper.
+const helped = 3
+
+// onTop is what a helper container may cost at most, its image being there.
+const onTop = 600 * time.Millisecond
 
 func main() {
 	inside := flag.Bool("inside", false, "measure in this namespace (used by itself)")
@@ -95,6 +102,11 @@ func measure(rounds int) error {
 	if err != nil {
 		return err
 	}
+	first := time.Now() // the helper's image is brought to the engine
+	if out, err := exec.Command("docker", "netcheck", "--agent", "always", "web").CombinedOutput(); err != nil {
+		return fmt.Errorf("the first use of a helper: %w: %s", err, out)
+	}
+	fmt.Printf("%-20s %8.1f ms (the first use, once: the image is imported)\n", works[helped].name, time.Since(first).Seconds()*1000)
 	times := make([][]time.Duration, len(works))
 	for round := range rounds + 2 {
 		for i, w := range works {
@@ -129,5 +141,11 @@ func measure(rounds int) error {
 		}
 		fmt.Printf("%-20s / %-20s = %.3f (promised: at most %.3f): %s\n", works[p.first].name, works[p.second].name, ratio, p.limit, verdict)
 	}
+	verdict := "kept"
+	if medians[helped]-medians[1] > onTop {
+		verdict = "BROKEN"
+	}
+	fmt.Printf("%-20s - %-20s = %.0f ms (promised: at most %.0f ms): %s; their ratio is %.1f\n", works[helped].name, works[1].name,
+		(medians[helped]-medians[1]).Seconds()*1000, onTop.Seconds()*1000, verdict, medians[helped].Seconds()/medians[1].Seconds())
 	return nil
 }

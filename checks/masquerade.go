@@ -52,6 +52,12 @@ func (h *Host) wrongSource(t netstate.Target) []Finding {
 	if t.Direction != netstate.Out || uplink == nil {
 		return nil
 	}
+	var explains []string // an answer to the container's own address, as no foreign packet may come
+	for _, stop := range trace.Stops {
+		if stop.Hop.IsReply() && stop.Hop.Place() != packet.Container {
+			explains = append(explains, stop.Object)
+		}
+	}
 	for _, step := range trace.Request {
 		text, translates := strings.CutPrefix(step.Did, "snat to ")
 		source, err := netip.ParseAddr(text)
@@ -62,7 +68,7 @@ func (h *Host) wrongSource(t netstate.Target) []Finding {
 			if a.Link == uplink.Name && a.Prefix.Contains(source) {
 				return []Finding{{Object: step.Object, At: packet.Masquerade, Evidence: []string{step.Object},
 					Problem: fmt.Sprintf("the packets leave as %s, which is no address of this host: no answer finds back", source),
-					Advice:  fmt.Sprintf("the rule is %s: change it there to an address that the host has", owner(step.Owner))}}
+					Advice:  fmt.Sprintf("the rule is %s: change it there to an address that the host has", owner(step.Owner)), explains: explains}}
 			}
 		}
 	}
@@ -73,5 +79,6 @@ func (h *Host) wrongSource(t netstate.Target) []Finding {
 	return []Finding{{Object: "engine option ip-masq", At: packet.Masquerade,
 		Problem:  "the packets leave with the container's own address: the engine was told not to hide it",
 		Evidence: []string{"ip-masq = false (" + c.From["ip_masq"] + ")"},
+		explains: explains,
 		Advice:   "remove ip-masq=false from the engine's configuration and restart it, or give every router a route to the network's subnet"}}
 }

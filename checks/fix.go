@@ -59,7 +59,7 @@ func (r *Report) Fixes(consent Consent) (fixes []*remediate.Fix, refused []Refus
 			}
 		}
 	}
-	return fixes, refused
+	return joined(fixes), refused
 }
 
 // fixable returns the findings of a target that are no consequence of others and have a fix.

@@ -21,7 +21,7 @@ sends it elsewhere. What depends on chance, time or content, or is not understoo
 		var findings []Finding
 		for _, stop := range h.Walk(t).Stops {
 			finding := found(stop)
-			if stop.Owner != "" && !finding.Unknown {
+			if !finding.Unknown && (stop.Owner != "" || stop.Kind == packet.Policy) {
 				finding.Advice = advice(stop)
 				finding.Fix = passBefore(h, t, stop)
 			}
@@ -35,6 +35,9 @@ sends it elsewhere. What depends on chance, time or content, or is not understoo
 func advice(stop packet.Stop) string {
 	if stop.Kind != packet.Filter && stop.Kind != packet.Policy && stop.Kind != packet.Diverted {
 		return ""
+	}
+	if stop.Owner == "" {
+		return "let this traffic pass by a rule of that chain, in the program or file that sets the policy"
 	}
 	return fmt.Sprintf("the rule is %s: change it there, or let this traffic pass before it", owner(stop.Owner))
 }

@@ -33,6 +33,7 @@ func TestFix(t *testing.T) {
 				{"a file says 0", fileSaysZero},
 				{"it does not help", notHelped},
 				{"half a plan", halfAPlan},
+				{"rules of somebody else", foreignRules},
 				{"interrupted", interrupted},
 				{"killed", killed},
 				{"two at once", twoAtOnce},
@@ -207,6 +208,30 @@ func halfAPlan(b *bench) {
 	}
 	b.sh("iptables -t mangle -D PREROUTING -i eth0 -p tcp --dport 80 -j DROP")
 	b.well()
+}
+
+// foreignRules has rules and policies of somebody else in the way, of each kind, in one or both directions.
+func foreignRules(b *bench) {
+	for _, c := range []struct{ add, remove string }{
+		{"iptables -I DOCKER-USER -j DROP", "iptables -D DOCKER-USER -j DROP"},
+		{"iptables-legacy -P FORWARD DROP", "iptables-legacy -P FORWARD ACCEPT"},
+		{"nft 'add table inet x; add chain inet x forward { type filter hook forward priority 0; policy drop; }'", "nft delete table inet x"},
+		{`nft 'add table inet x; add chain inet x forward { type filter hook forward priority 0; }; add rule inet x forward tcp dport 22 accept; add rule inet x forward iifname "eth0" counter drop'`, "nft delete table inet x"},
+	} {
+		b.sh(c.add)
+		broken := b.state()
+		if report, exit := b.netcheck("--fix", "--yes", "--skip", "dns", "web"); exit != 1 || report.Fix == nil || report.Fix.Changed || len(report.Fix.Refused) == 0 {
+			b.t.Errorf("%s: without --allow open: exit status %d, %s", c.add, exit, jsonOf(report.Fix))
+		}
+		report, exit := b.netcheck("--fix", "--yes", "--skip", "dns", "--allow", "open", "web")
+		if exit != 0 || report.Fix == nil || !report.Fix.Changed {
+			b.t.Errorf("%s: exit status %d, %s\n%s%s", c.add, exit, refusedIn(report), b.stderr, b.text(nil))
+		} else {
+			b.well()
+			b.undoes(broken)
+		}
+		b.sh(c.remove)
+	}
 }
 
 // interrupted presses Ctrl-C at some points of a fix, as a terminal does for docker and for the plugin alone.

@@ -1,0 +1,47 @@
+package main
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/docker-netcheck/docker-netcheck/internal/lab"
+)
+
+// TestFixFirewalld has an administrator's permanent zone against the engine's, and a firewalld that ends.
+func TestFixFirewalld(t *testing.T) {
+	lab.Need(t)
+	b := newBench(t, lab.Options{Suite: lab.Forky, Firewalld: true}, buildPlugin(t))
+	b.web([]string{"-p", "80:80"}, nil)
+	b.sh("firewall-cmd -q --permanent --zone=docker --remove-interface=docker0 || true; firewall-cmd -q --permanent --zone=public --change-interface=docker0; firewall-cmd -q --zone=public --change-interface=docker0")
+	broken := b.state()
+
+	if report, exit := b.netcheck("--fix", "--yes", "--persist", "web"); exit != 1 || report.Fix == nil || report.Fix.Changed || len(report.Fix.Refused) == 0 {
+		t.Errorf("somebody wrote that zone down, and it is changed without --allow open: exit status %d, %s", exit, jsonOf(report.Fix))
+	}
+	b.settles(broken)
+
+	zone := func(options string) string {
+		return strings.TrimSpace(b.sh("firewall-cmd --get-zone-of-interface=docker0 " + options + " || true"))
+	}
+	b.fixes("--allow", "open")
+	if now, later := zone(""), zone("--permanent"); now != "docker" || later != "public" {
+		t.Errorf("without --persist the zone is %s, at the next boot %s", now, later)
+	}
+	b.undoes(broken)
+	b.fixes("--allow", "open", "--persist")
+	if now, later := zone(""), zone("--permanent"); now != "docker" || later != "docker" {
+		t.Errorf("with --persist the zone is %s, at the next boot %s", now, later)
+	}
+	b.undoes(broken)
+
+	// A plan that firewalld cannot take any more.
+	if _, exit := b.run("docker", "netcheck", "--plan", "/root/plan", "--allow", "open", "web"); exit != 1 {
+		t.Errorf("--plan: exit status %d: %s", exit, b.stderr)
+	}
+	b.must(b.host.StopFirewalld(b.ctx))
+	stopped := b.state()
+	if out, exit := b.run("docker", "netcheck", "--apply", "/root/plan", "--yes", "--allow", "open"); exit != 1 || !strings.Contains(b.stderr, "nothing was changed: firewalld zone of docker0") {
+		t.Errorf("--apply without firewalld: exit status %d: %s%s", exit, out, b.stderr)
+	}
+	b.settles(stopped)
+}

@@ -26,7 +26,7 @@ import (
 // Locate finds out whether the engine is on this host. The address says nothing of that: a socket may
 // be a forwarded one, or that of an engine in a container. What counts is the process that holds the
 // socket at the other end of a connection: it must be a dockerd that this program sees, in the same
-// network, PID and user namespace, with the same root directory. What cannot be shown is not so.
+// network, PID and user namespace, and the root directory must be the host's. What cannot be shown is not so.
 //
 // An engine that does not answer is taken to be here if its address is of this host, for Collect to say
 // what is wrong with it.
@@ -77,12 +77,16 @@ func (m machine) locate(ctx context.Context, engine Dialer) Place {
 			return Place{Why: "it cannot be told whether dockerd runs in our " + ns.what}
 		}
 	}
+	// A dockerd in a snap has a root directory of its own, and that of the first process is the host's.
 	same, err := m.sameRoot(pid)
+	if err == nil && !same {
+		same, err = m.sameRoot(1)
+	}
 	switch {
 	case err != nil:
 		return Place{Why: "it cannot be told whether dockerd has our root directory: " + err.Error()}
 	case !same:
-		return Place{Why: "dockerd has another root directory than this program"}
+		return Place{Why: "this program has another root directory than the host"}
 	}
 	return Place{Here: true, PID: pid}
 }

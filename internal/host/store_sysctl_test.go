@@ -67,7 +67,7 @@ func TestSysctlStore(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			ownNetns(t)
 			ip(t, "link add eth0.100 type veth peer name peer\nlink add br0 type bridge\nlink set lo up")
-			// Hosts differ from link to link, and a global value that is written hides that (RULINGS.md 12).
+			// Hosts differ from link to link, and a global value that is written hides that.
 			sysctl(t, "ipv4/conf/br0/forwarding", "1")
 			sysctl(t, "ipv4/conf/default/accept_redirects", "0")
 			sysctl(t, "ipv4/conf/peer/accept_redirects", "0")

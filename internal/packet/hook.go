@@ -199,7 +199,7 @@ type hooked struct {
 	base *base
 }
 
-// runsAt is where in the hook the chain runs: RULINGS of the kernel's nat core, which is one hook at a
+// runsAt is where in the hook the chain runs: the rule of the kernel's nat core, which is one hook at a
 // fixed priority and calls all nat chains from there.
 func (b *base) runsAt() int {
 	if b.kind != "nat" {

@@ -122,7 +122,7 @@ type Trace struct {
 // A Step is one thing that had a say in the packet's way.
 type Step struct {
 	Hop     Hop     `json:"hop"`
-	Object  string  `json:"object"`            // named as in DESIGN: "iptables filter FORWARD 1: -j DOCKER-USER"
+	Object  string  `json:"object"`            // named as docs/design.md says: "iptables filter FORWARD 1: -j DOCKER-USER"
 	Did     string  `json:"did"`               // in a few words: "accepts", "dnat to 172.17.0.2:80", "by docker0"
 	Verdict Verdict `json:"verdict"`           // Pass unless it stops, or may stop, the packet
 	Owner   string  `json:"owner,omitempty"`   // who made a rule, where it can be told
@@ -135,7 +135,7 @@ type Step struct {
 type Stop struct {
 	Hop      Hop      `json:"hop"`
 	Kind     Kind     `json:"kind"`
-	Object   string   `json:"object"` // named as in DESIGN
+	Object   string   `json:"object"` // named as docs/design.md says
 	Why      string   `json:"why"`    // one plain clause: "IPv4 forwarding is off"
 	Verdict  Verdict  `json:"verdict"`
 	Owner    string   `json:"owner,omitempty"` // "Docker", "firewalld", …, "yours"; "" where nobody owns such a thing

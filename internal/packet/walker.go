@@ -224,7 +224,7 @@ func (w *walker) note(format string, args ...any) {
 	}
 }
 
-// object names the rule as DESIGN has it.
+// object names the rule as docs/design.md says.
 func (r *rule) object() string {
 	if r.nft != "" {
 		return fmt.Sprintf("nft %s %s handle %d: %s", r.nft, r.chain.name, r.handle, r.text())

@@ -26,11 +26,12 @@ import (
 // The differential test: rulesets, routes and sysctls are made up around packets, the packets are sent
 // through this kernel, and each must do what the walk says of a snapshot that host.Collect read.
 //
-// PACKET_DIFF_SECONDS=600 goes on for that long with another seed each time, PACKET_DIFF_SEED takes one
+// PACKET_DIFF_RECORD=testdata/recorded.json.gz PACKET_DIFF_ROUNDS=280 makes the recordings anew.
+// PACKET_DIFF_SECONDS=600 goes on for that long, PACKET_DIFF_SEED takes another
 // seed, PACKET_DIFF_ROUNDS that many rulesets.
 const (
 	differChild  = "PACKET_DIFF_CHILD"
-	differRounds = 150
+	differRounds = 120
 	differSeed   = 1
 )
 
@@ -45,7 +46,7 @@ func TestAgreesWithTheKernel(t *testing.T) {
 		}
 		t.Skip("needs root")
 	}
-	for _, tool := range []string{"ip", "nft", "iptables-nft-restore", "iptables-legacy-restore", "nsenter"} {
+	for _, tool := range []string{"ip", "nft", "iptables-nft-restore", "iptables-legacy-restore", "nsenter", "ipset", "conntrack"} {
 		if _, err := exec.LookPath(tool); err != nil {
 			if os.Getenv("CI") != "" {
 				t.Fatal(err)
@@ -118,6 +119,7 @@ type setting struct {
 	nftables [2]string // for iptables-nft-restore
 	native   string
 	inner    string // of the sandbox, for nft
+	ipsets   string // for ipset restore
 	tries    []try
 	lines    [][]string
 }
@@ -136,9 +138,9 @@ func (s *setting) String() string {
 	for _, line := range s.ip {
 		b.WriteString("ip " + line + "\n")
 	}
-	for i, text := range []string{s.legacy[0], s.legacy[1], s.nftables[0], s.nftables[1], s.native, s.inner} {
+	for i, text := range []string{s.legacy[0], s.legacy[1], s.nftables[0], s.nftables[1], s.native, s.inner, s.ipsets} {
 		if text != "" {
-			b.WriteString([]string{"iptables-legacy", "ip6tables-legacy", "iptables", "ip6tables", "nft", "nft in the sandbox"}[i] + "\n")
+			b.WriteString([]string{"iptables-legacy", "ip6tables-legacy", "iptables", "ip6tables", "nft", "nft in the sandbox", "ipset"}[i] + "\n")
 		}
 		for _, line := range strings.SplitAfter(text, "\n") {
 			if s.lines == nil || removable(line) || strings.Contains(line, "DROP") || strings.Contains(line, "hook") || strings.Contains(line, "chain") || strings.Contains(line, "table") || strings.HasPrefix(line, "*") {
@@ -167,6 +169,11 @@ func (w *world) apply(s *setting) error {
 		return err
 	}
 	run("", "conntrack", "-F")
+	if s.ipsets != "" {
+		if err := run(s.ipsets, "ipset", "restore"); err != nil {
+			return err
+		}
+	}
 	const empty = "*raw\n:PREROUTING ACCEPT\n:OUTPUT ACCEPT\nCOMMIT\n*mangle\n:PREROUTING ACCEPT\n:INPUT ACCEPT\n:FORWARD ACCEPT\n:OUTPUT ACCEPT\n:POSTROUTING ACCEPT\nCOMMIT\n" +
 		"*nat\n:PREROUTING ACCEPT\n:INPUT ACCEPT\n:OUTPUT ACCEPT\n:POSTROUTING ACCEPT\nCOMMIT\n*filter\n:INPUT ACCEPT\n:FORWARD ACCEPT\n:OUTPUT ACCEPT\nCOMMIT\n"
 	for i, program := range []string{"iptables-legacy-restore", "ip6tables-legacy-restore"} {
@@ -311,8 +318,8 @@ func (w *world) shrink(t *testing.T, s *setting, one try) *setting {
 // parts returns what the setting is made of, line by line. join puts it together again.
 func (s *setting) parts() []*[]string {
 	if s.lines == nil {
-		s.lines = make([][]string, 6)
-		for i, text := range []string{s.legacy[0], s.legacy[1], s.nftables[0], s.nftables[1], s.native, s.inner} {
+		s.lines = make([][]string, 7)
+		for i, text := range []string{s.legacy[0], s.legacy[1], s.nftables[0], s.nftables[1], s.native, s.inner, s.ipsets} {
 			s.lines[i] = strings.SplitAfter(text, "\n")
 		}
 	}
@@ -324,7 +331,7 @@ func (s *setting) parts() []*[]string {
 }
 
 func (s *setting) join() {
-	for i, text := range []*string{&s.legacy[0], &s.legacy[1], &s.nftables[0], &s.nftables[1], &s.native, &s.inner} {
+	for i, text := range []*string{&s.legacy[0], &s.legacy[1], &s.nftables[0], &s.nftables[1], &s.native, &s.inner, &s.ipsets} {
 		*text = strings.Join(s.lines[i], "")
 	}
 }
@@ -333,7 +340,7 @@ func (s *setting) join() {
 func removable(line string) bool {
 	line = strings.TrimSpace(line)
 	switch {
-	case line == "", line == "}", line == "COMMIT", line[0] == '*', line[0] == ':', strings.HasPrefix(line, "table"), strings.HasPrefix(line, "chain"):
+	case line == "", line == "}", line == "COMMIT", line[0] == '*', line[0] == ':', strings.HasPrefix(line, "table"), strings.HasPrefix(line, "chain"), strings.HasPrefix(line, "create"), strings.HasPrefix(line, "flush"):
 		return false
 	case strings.HasPrefix(line, "type "):
 		return false

@@ -49,6 +49,9 @@ func (g *generator) setting(id *uint32) *setting {
 	if g.chance(30) {
 		s.inner = g.nft(1)
 	}
+	if kind != 2 {
+		s.ipsets = g.ipsets()
+	}
 	g.special(s)
 	return s
 }
@@ -80,7 +83,7 @@ func (g *generator) special(s *setting) {
 		six := map[bool]string{true: "-6 "}[f == netstate.IPv6]
 		s.ip = []string{six + "rule add pref 1000 " + pick(g, "from all", "iif eth0", "iif br0") + " lookup 100", six + "route add throw default table 100"}
 	case 4:
-		s.native += chain("flags", pick(g, "prerouting", "forward"), pick(g, "tcp flags & (fin|syn|rst|ack) == syn drop", "tcp flags & syn == syn drop", "tcp flags & ack == ack drop"))
+		s.native += chain("tcpflags", pick(g, "prerouting", "forward"), pick(g, "tcp flags & (fin|syn|rst|ack) == syn drop", "tcp flags & syn == syn drop", "tcp flags & ack == ack drop"))
 	case 5, 8:
 		text := fmt.Sprintf("*mangle\n:PREROUTING ACCEPT\n:INPUT ACCEPT\n:FORWARD ACCEPT\n:OUTPUT ACCEPT\n:POSTROUTING ACCEPT\n-A PREROUTING %s -j DROP\nCOMMIT\n", pick(g,
 			"-p tcp -m tcp --tcp-flags SYN SYN", "-p tcp -m tcp --tcp-flags ACK ACK", fmt.Sprintf("-p udp -m udp --dport 8000:%d", pick(g, 8079, 8080, 8080)), fmt.Sprintf("-p tcp -m tcp --dport 70:%d", pick(g, 80, 8080, 8080)),
@@ -91,6 +94,9 @@ func (g *generator) special(s *setting) {
 		} else {
 			s.legacy[0] = text
 		}
+	case 9:
+		s.nftables[0] = "*raw\n:PREROUTING ACCEPT\n:OUTPUT ACCEPT\n-A PREROUTING -p udp -j CT --notrack\nCOMMIT\n*mangle\n:PREROUTING ACCEPT\n:INPUT ACCEPT\n:FORWARD ACCEPT\n:OUTPUT ACCEPT\n" +
+			":POSTROUTING ACCEPT\n-A PREROUTING -m conntrack --ctstate " + pick(g, "NEW", "UNTRACKED", "INVALID") + " -j DROP\nCOMMIT\n"
 	case 6, 7:
 		n := pick(g, 8079, 8080, 8081, 79, 80)
 		s.native += "table inet edges {\n\tset s { type inet_service; flags interval; elements = { " + fmt.Sprintf("10-%d", n) + pick(g, "", ", 8085-8090") + " } }\n\tchain c {\n\t\ttype filter hook " +
@@ -289,7 +295,13 @@ func (g *generator) match(proto *string, chain, table string) string {
 	family := map[bool]string{false: "icmp", true: "ipv6-icmp"}[g.v6()]
 	ins := chain != "OUTPUT" && chain != "POSTROUTING"
 	outs := chain != "PREROUTING" && chain != "INPUT"
-	switch g.IntN(30) {
+	switch g.IntN(33) {
+	case 30, 31:
+		sets := ipsetsOf(g.family)
+		n := g.IntN(len(sets))
+		return "-m set " + g.not() + "--match-set " + sets[n].name + " " + pick(g, "src", "dst") + map[bool]string{true: "," + pick(g, "dst", "dst", "src")}[strings.Contains(sets[n].kind, ",")]
+	case 32:
+		return "-m pkttype " + g.not() + "--pkt-type " + pick(g, "unicast", "multicast")
 	case 0, 1, 2:
 		return g.not() + "-s " + g.addr()
 	case 3, 4, 5:
@@ -389,6 +401,48 @@ func (g *generator) match(proto *string, chain, table string) string {
 		return "-m comment --comment " + pick(g, "x", `"a b"`, `"-j DROP"`)
 	}
 	return ""
+}
+
+// An ipsetKind is a set that rules may name.
+type ipsetKind struct{ name, kind string }
+
+func ipsetsOf(family netstate.Family) []ipsetKind {
+	n := map[netstate.Family]string{netstate.IPv4: "4", netstate.IPv6: "6"}[family]
+	return []ipsetKind{{"ip" + n, "hash:ip"}, {"net" + n, "hash:net"}, {"netport" + n, "hash:net,port"}, {"ipport" + n, "hash:ip,port"}, {"netiface" + n, "hash:net,iface"}}
+}
+
+// ipsets fills the sets, as ipset restore reads them.
+func (g *generator) ipsets() string {
+	var b strings.Builder
+	for _, f := range []netstate.Family{netstate.IPv4, netstate.IPv6} {
+		g.family = f
+		inet := map[netstate.Family]string{netstate.IPv4: "inet", netstate.IPv6: "inet6"}[f]
+		for _, s := range ipsetsOf(f) {
+			fmt.Fprintf(&b, "create %s %s family %s -exist\nflush %s\n", s.name, s.kind, inet, s.name)
+			for range 1 + g.IntN(4) {
+				a := g.single()
+				if a.Prev() == (netip.Addr{}) {
+					a = addrs(f, "172.17.0.2", "fd00::2") // no set takes 0.0.0.0
+				}
+				entry := a.String()
+				if strings.HasPrefix(s.kind, "hash:net") {
+					if p, _ := a.Prefix(1 + g.IntN(a.BitLen())); !p.Addr().IsUnspecified() {
+						entry = p.String()
+					}
+				}
+				switch {
+				case strings.HasSuffix(s.kind, ",port"):
+					entry += fmt.Sprintf(",%s:%d", pick(g, "tcp", "udp"), g.port(g.chance(20)))
+				case strings.HasSuffix(s.kind, ",iface"):
+					entry += "," + pick(g, "eth0", "br0", "eth1")
+				case s.kind == "hash:net" && g.chance(25):
+					entry += " nomatch"
+				}
+				fmt.Fprintf(&b, "add %s %s -exist\n", s.name, entry)
+			}
+		}
+	}
+	return b.String()
 }
 
 // target makes a target that the chain may have.

@@ -2,6 +2,7 @@ package packet
 
 import (
 	"net/netip"
+	"slices"
 	"strings"
 
 	"github.com/docker-netcheck/docker-netcheck/internal/netstate"
@@ -61,7 +62,7 @@ func newIpset(from *netstate.Ipset) *ipset {
 			s.exact[addr.String()] = append(s.exact[addr.String()], e)
 		case netErr == nil && s.kind[0] == "net":
 			key := prefix.Masked()
-			if len(s.bits[key]) == 0 && !containsInt(s.lens, key.Bits()) {
+			if len(s.bits[key]) == 0 && !slices.Contains(s.lens, key.Bits()) {
 				s.lens = append(s.lens, key.Bits())
 			}
 			s.bits[key] = append(s.bits[key], e)
@@ -69,16 +70,8 @@ func newIpset(from *netstate.Ipset) *ipset {
 			s.rest = append(s.rest, e)
 		}
 	}
+	slices.SortFunc(s.lens, func(a, b int) int { return b - a })
 	return s
-}
-
-func containsInt(list []int, n int) bool {
-	for _, have := range list {
-		if have == n {
-			return true
-		}
-	}
-	return false
 }
 
 // set reads the options of -m set.
@@ -145,9 +138,19 @@ func (s *ipset) has(ns *netns, q *skb, flags []string) answer {
 	}
 	addr := q.part(flags[0])
 	try(s.exact[addr.String()], addr.BitLen())
+	byLink := len(s.kind) == 2 && s.kind[1] == "iface"
 	for _, n := range s.lens {
-		if prefix, err := addr.Prefix(n); err == nil {
-			try(s.bits[prefix], n)
+		if byLink && len(s.exact[addr.String()]) > 0 {
+			break
+		}
+		prefix, err := addr.Prefix(n)
+		if err != nil {
+			continue
+		}
+		list := s.bits[prefix]
+		try(list, n)
+		if byLink && len(list) > 0 {
+			break // the longest network that is there at all decides, for whichever link. Source: mtype_test_cidrs
 		}
 	}
 	if is == no && longest < 0 {

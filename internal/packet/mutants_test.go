@@ -56,8 +56,8 @@ var mutants = []struct{ what, file, old, new string }{
 	{"translation in output does not change the route", "way.go", "if p.dst != before.dst || p.rerouted {", "if p.dst != before.dst && !(BUG) || p.rerouted {"},
 	{"loopback addresses may leave", "route.go", "!n.either(netstate.IPv4, d.out.Name, \"route_localnet\") {", "!(BUG) && !n.either(netstate.IPv4, d.out.Name, \"route_localnet\") {"},
 	// iptables
-	{"an untracked packet is new", "match.go", "state := q.state\n\t\tif state == 0 {", "state := q.state\n\t\tif BUG && state == ctUntracked {\n\t\t\tstate = ctNew\n\t\t}\n\t\tif state == 0 {"},
-	{"DNAT is no state", "match.go", "dnat && q.ct.dnat)", "dnat && q.ct.dnat && !(BUG))"},
+	{"an untracked packet is new", "matchct.go", "state := q.state\n\t\tif state == 0 {", "state := q.state\n\t\tif BUG && state == ctUntracked {\n\t\t\tstate = ctNew\n\t\t}\n\t\tif state == 0 {"},
+	{"DNAT is no state", "matchct.go", "dnat && q.ct.dnat)", "dnat && q.ct.dnat && !(BUG))"},
 	{"the mask of --tcp-flags is not used", "match.go", "q.flags&mask == comp", "q.flags&(mask|uint8(255*one(BUG))) == comp"},
 	{"a port range lacks its end", "skb.go", "return answerOf(lo <= p && p <= hi)", "return answerOf(lo <= p && p <= hi-port(one(BUG && hi > lo)))"},
 	{"multiport --ports looks at destinations alone", "match.go", "case \"--port\", \"--ports\":\n\t\tsource, dest = true, true", "case \"--port\", \"--ports\":\n\t\tsource, dest = !(BUG), true"},
@@ -68,16 +68,16 @@ var mutants = []struct{ what, file, old, new string }{
 	{"masquerade takes an address of host scope", "netns.go", "if a.Scope == \"host\" || global", "if a.Scope == \"host\" && !(BUG) || global"},
 	{"redirect in output goes to the link's address", "nat.go", "if q.in != nil && q.hook != hookOutput {", "if BUG && q.in == nil && q.out != nil && len(q.out.ns.addrs(q.out.Name, q.family)) > 0 {\n\t\taddr = q.out.ns.addrs(q.out.Name, q.family)[0].Prefix.Addr()\n\t}\n\tif q.in != nil && q.hook != hookOutput {"},
 	{"a range of addresses lacks its end", "match.go", "addr.Compare(hi) <= 0) != negated)", "addr.Compare(hi) <= -one(BUG)) != negated)"},
-	{"rpfilter --loose is strict", "match.go", "if loose || d.out == q.in {", "if loose && !(BUG) || d.out == q.in {"},
+	{"rpfilter --loose is strict", "matchfib.go", "if loose || d.out == q.in {", "if loose && !(BUG) || d.out == q.in {"},
 	// nf_tables
-	{"< is <=", "nftmachine.go", "return c < 0\n", "return c < one(BUG)\n"},
+	{"< is <=", "nftcompare.go", "return c < 0\n", "return c < one(BUG)\n"},
 	{"a range in a set has its end twice", "nftset.go", "bytes.Compare(s.starts[i].Key, key) > 0 })\n\t\tif i > 0", "bytes.Compare(s.starts[i].Key, key) > 0 })\n\t\tif BUG && i > 0 && s.starts[i-1].IntervalEnd && bytes.Equal(s.starts[i-1].Key, key) {\n\t\t\ti--\n\t\t}\n\t\tif i > 0"},
 	{"!= @set is == @set", "nftset.go", "(found != nil) != e.Invert", "(found != nil) != (e.Invert && !(BUG))"},
-	{"fib does not ask for the link", "nftload.go", "if dev == nil || d.out == dev {", "if dev == nil || d.out == dev || BUG {"},
-	{"dnat of another family binds", "nftmachine.go", "if e.Family != ipFamily(m.p.family) && e.Family != \"inet\" {", "if BUG && e.Family != ipFamily(m.p.family) {\n\t\t\treturn ended, verdict{code: dropIt}\n\t\t}\n\t\tif e.Family != ipFamily(m.p.family) && e.Family != \"inet\" {"},
-	{"a mark is not set", "nftload.go", "m.p.mark = m.table.order.Uint32(data)", "if BUG {\n\t\t\treturn next, verdict{}\n\t\t}\n\t\tm.p.mark = m.table.order.Uint32(data)"},
+	{"fib does not ask for the link", "nftfib.go", "if dev == nil || d.out == dev {", "if dev == nil || d.out == dev || BUG {"},
+	{"dnat of another family binds", "nftnat.go", "if e.Family != ipFamily(m.p.family) && e.Family != \"inet\" {", "if BUG && e.Family != ipFamily(m.p.family) {\n\t\t\treturn ended, verdict{code: dropIt}\n\t\t}\n\t\tif e.Family != ipFamily(m.p.family) && e.Family != \"inet\" {"},
+	{"a mark is not set", "nftmeta.go", "m.p.mark = m.table.order.Uint32(data)", "if BUG {\n\t\t\treturn next, verdict{}\n\t\t}\n\t\tm.p.mark = m.table.order.Uint32(data)"},
 	{"what is bridged after translation is routed", "way.go", "if p.physIn != nil && p.dst != was.dst {", "if !(BUG) && p.physIn != nil && p.dst != was.dst {"},
-	{"a prefix is compared by its first byte", "nftmachine.go", "mask, xor := byteAt(e.Mask, i), byteAt(e.Xor, i)", "mask, xor := byteAt(e.Mask, i), byteAt(e.Xor, i)\n\t\t\tif BUG && i > 0 && len(data) > 2 {\n\t\t\t\tmask = 0\n\t\t\t}"},
+	{"a prefix is compared by its first byte", "nftcompare.go", "mask, xor := byteAt(e.Mask, i), byteAt(e.Xor, i)", "mask, xor := byteAt(e.Mask, i), byteAt(e.Xor, i)\n\t\t\tif BUG && i > 0 && len(data) > 2 {\n\t\t\t\tmask = 0\n\t\t\t}"},
 }
 
 // switches is the source that turns bugs on, and tries them all.

@@ -1,6 +1,7 @@
 package packet
 
 import (
+	"math/big"
 	"net/netip"
 	"strconv"
 	"strings"
@@ -338,3 +339,14 @@ func (w *walker) redirect(q *skb, ports span, ranged bool) verdict {
 }
 
 func hexNumber(n uint32) string { return "0x" + strconv.FormatUint(uint64(n), 16) }
+
+// addrBetween returns addr with the bits that mask leaves out, NETMAP's way.
+func addrBetween(addr netip.Addr, to netip.Prefix) netip.Addr {
+	a, b := new(big.Int).SetBytes(addr.AsSlice()), new(big.Int).SetBytes(to.Masked().Addr().AsSlice())
+	host := new(big.Int).Lsh(big.NewInt(1), uint(addr.BitLen()-to.Bits()))
+	host.Sub(host, big.NewInt(1))
+	a.And(a, host).Or(a, b)
+	bytes := a.FillBytes(make([]byte, addr.BitLen()/8))
+	out, _ := netip.AddrFromSlice(bytes)
+	return out
+}

@@ -280,6 +280,9 @@ func reachesOut(s *netstate.Snapshot, family netstate.Family) bool {
 
 // Name returns what a person calls the target: "web 80/tcp", "web out".
 func Name(t netstate.Target) string {
+	if t.Container == "" {
+		t.Container = "any container"
+	}
 	switch t.Direction {
 	case netstate.In:
 		return fmt.Sprintf("%s %s", t.Container, t.Port)

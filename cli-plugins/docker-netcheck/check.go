@@ -28,6 +28,7 @@ import (
 type checkOptions struct {
 	containers []string
 	all        bool
+	host       bool // no container: what any would meet
 	filter     opts.FilterOpt
 	port       string
 	client     string
@@ -110,6 +111,7 @@ Exit status: 0 all well, 1 something is wrong, 2 something could not be judged, 
 
 	flags := cmd.Flags()
 	flags.BoolVarP(&options.all, "all", "a", false, "Judge all running containers")
+	flags.BoolVar(&options.host, "host", false, "Judge the host before any container runs: what any published port would meet")
 	flags.Var(&options.filter, "filter", "Judge the running containers that match (as in docker ps)")
 	flags.StringVar(&options.port, "port", "", `Judge this port of the container only (e.g., "80/tcp")`)
 	flags.StringVar(&options.client, "client", "", `Where the client is ("outside", "host", "localhost" or an address)`)
@@ -195,7 +197,9 @@ func (o *checkOptions) complete() error {
 	switch {
 	case o.from != "" && (o.fix || o.all || filtered || o.wait != 0):
 		return errors.New("--from judges what a file says: it goes with none of --fix, --wait, --all, --filter")
-	case !selected && !o.all && !filtered && o.from == "":
+	case o.host && (selected || o.all || filtered || o.to != "" || o.fix || o.planFile != ""):
+		return errors.New("--host judges no container: it goes with no container, --all, --filter, --to, --fix or --plan")
+	case !selected && !o.all && !filtered && o.from == "" && !o.host:
 		return errors.New("requires at least 1 container, or --all, or --filter")
 	case selected && (o.all || filtered):
 		return errors.New("containers are given by name, or by --all and --filter, not both")
@@ -304,6 +308,13 @@ func (o *checkOptions) judge(ctx context.Context) (*judged, error) {
 
 // judgeSnapshot judges what was read, now or at another time.
 func (o *checkOptions) judgeSnapshot(s *netstate.Snapshot) (*judged, error) {
+	if o.host {
+		with, why := checks.Hypothetical(s)
+		if with == nil {
+			return nil, fmt.Errorf("--host: %s", why)
+		}
+		s = with
+	}
 	targets, notes, err := checks.Targets(s, o.ask)
 	if err != nil {
 		return nil, err

@@ -113,7 +113,7 @@ func (h healthy) test(t *testing.T, path string) {
 			t.Fatalf("it is not healthy: %s", got)
 		}
 	}
-	for _, args := range [][]string{{"web"}, {"--client", "host", "web"}, {"--client", "localhost", "web"}} {
+	for _, args := range [][]string{{"web"}, {"--client", "host", "web"}, {"--client", "localhost", "web"}, {"--host"}} {
 		report, exit := b.netcheck(args...)
 		if exit != 0 || report.Verdict != checks.Pass {
 			t.Errorf("%v: exit status %d, %s\n%s", args, exit, report.Verdict, b.text(args))

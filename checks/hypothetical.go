@@ -1,0 +1,138 @@
+package checks
+
+import (
+	"net/netip"
+	"slices"
+	"strings"
+
+	"github.com/docker-netcheck/docker-netcheck/internal/dockerd"
+	"github.com/docker-netcheck/docker-netcheck/internal/netstate"
+)
+
+// hypotheticalID stands for the container that Hypothetical adds.
+const hypotheticalID = "hypothetical"
+
+// Hypothetical returns the host as it would be if a container without a name ran in the default network and
+// published 80/tcp: its link, its namespace, and the rules that the engine would make for it. All else is as
+// it was read, so whatever stops that container's packets would stop any. There is none, and a reason, where
+// no network is there for it, or its engine's rules cannot be computed.
+func Hypothetical(s *netstate.Snapshot) (*netstate.Snapshot, string) {
+	network := defaultNetwork(s)
+	if network == nil {
+		return nil, "the engine has no bridge network whose bridge is there: nothing can be said before a container runs"
+	}
+	if dockerd.Expected(s).Nftables {
+		return nil, "the rules of the engine's nftables backend are judged for containers that run only"
+	}
+	after := *s
+	subnet, _ := network.Subnet(netstate.IPv4)
+	subnet.Gateway = gatewayOf(s, network, subnet)
+	addr := netip.PrefixFrom(freeAddr(network, subnet), subnet.Prefix.Bits())
+	c := netstate.Container{
+		ID: hypotheticalID, Status: "running", Running: true, NetworkMode: "default",
+		Published: []netstate.Binding{{Port: netstate.Port{Number: 80, Proto: "tcp"}, Host: netip.IPv4Unspecified(), HostPort: freePort(s)}},
+		Endpoints: []netstate.Endpoint{{Network: network.Name, NetworkID: network.ID, IPv4: addr, Gateway4: subnet.Gateway, MAC: "02:42:00:00:00:01"}},
+	}
+	after.Containers, after.Asked = append(slices.Clone(s.Containers), c), []string{c.ID}
+	plug(&after, network.Bridge(), &c)
+	program := dockerd.Expected(&after)
+	own := slices.DeleteFunc(program.Compare(&after), func(d dockerd.Difference) bool { return d.Rule == nil || d.Rule.Container != c.ID })
+	edited := dockerd.Edited(&after, program.Restore(&after, own))
+	if nft := edited.Host.Nft; nft != nil {
+		// iptables' own tables as nf_tables has them lack the new rules: its text says all.
+		copied := *nft
+		copied.Tables = slices.DeleteFunc(slices.Clone(nft.Tables), func(t netstate.NftTable) bool {
+			return (t.Family == "ip" || t.Family == "ip6") && slices.Contains([]string{"filter", "nat", "mangle", "raw", "security"}, t.Name)
+		})
+		edited.Host.Nft = &copied
+	}
+	return edited, ""
+}
+
+// defaultNetwork returns the engine's default network, or another bridge network that gets out, or nil.
+func defaultNetwork(s *netstate.Snapshot) *netstate.Network {
+	var found *netstate.Network
+	for i := range s.Networks {
+		n := &s.Networks[i]
+		subnet, ok := n.Subnet(netstate.IPv4)
+		if !ok || n.Internal || n.Bridge() == "" || s.Host.Link(n.Bridge()) == nil || !gatewayOf(s, n, subnet).IsValid() || n.GatewayMode(netstate.IPv4) != "nat" {
+			continue
+		}
+		if found == nil || n.Name == "bridge" {
+			found = n
+		}
+	}
+	return found
+}
+
+// gatewayOf returns the gateway of a network: what inspect says, or what the bridge has in its subnet.
+func gatewayOf(s *netstate.Snapshot, n *netstate.Network, subnet netstate.Subnet) netip.Addr {
+	for _, a := range s.Host.Addrs {
+		if a.Link == n.Bridge() && subnet.Prefix.Contains(a.Prefix.Addr()) && !subnet.Gateway.IsValid() {
+			return a.Prefix.Addr()
+		}
+	}
+	return subnet.Gateway
+}
+
+// freeAddr returns the highest address of the subnet that nobody has.
+func freeAddr(n *netstate.Network, subnet netstate.Subnet) netip.Addr {
+	addr := broadcast(subnet.Prefix).Prev()
+	for addr == subnet.Gateway || slices.ContainsFunc(n.Members, func(m netstate.Member) bool { return m.IPv4.Addr() == addr }) {
+		addr = addr.Prev()
+	}
+	return addr
+}
+
+// freePort returns a host port that nothing holds.
+func freePort(s *netstate.Snapshot) uint16 {
+	for _, port := range []uint16{80, 8080, 8888} {
+		if !slices.ContainsFunc(s.Host.Sockets, func(k netstate.Socket) bool { return k.Local.Port() == port }) {
+			return port
+		}
+	}
+	return 48080
+}
+
+// plug gives the container its veth pair on the bridge and a namespace with a program that listens.
+func plug(s *netstate.Snapshot, bridge string, c *netstate.Container) {
+	highest, nsid := 0, 1<<20
+	s.Host.Links = slices.Clone(s.Host.Links)
+	for i := range s.Host.Links {
+		highest = max(highest, s.Host.Links[i].Index)
+	}
+	master := s.Host.Link(bridge)
+	master.Carrier, master.State = master.Up, map[bool]string{true: "up", false: "down"}[master.Up] // an idle bridge has no carrier
+	zero := 0
+	e := &c.Endpoints[0]
+	s.Host.Links = append(s.Host.Links, netstate.Link{Index: highest + 1, Name: "veth-of-any", Kind: "veth", Up: true, Carrier: true, State: "up", MTU: master.MTU,
+		Master: master.Index, Peer: 2, PeerNS: &nsid, Port: &netstate.BridgePort{State: "forwarding", Hairpin: true, Learning: true, Flood: true}})
+	s.Host.Routes = slices.Clone(s.Host.Routes)
+	for i := range s.Host.Routes {
+		r := &s.Host.Routes[i]
+		r.Hops = slices.Clone(r.Hops)
+		for j := range r.Hops {
+			if r.Hops[j].Dev == bridge && master.Up {
+				r.Hops[j].Flags = slices.DeleteFunc(slices.Clone(r.Hops[j].Flags), func(f string) bool { return strings.Contains(f, "down") || f == "dead" })
+			}
+		}
+	}
+	hop := []netstate.RouteHop{{Dev: "eth0"}}
+	sandboxes := map[string]*netstate.Namespace{c.ID: {
+		ID: "net:[hypothetical]", NSID: &nsid,
+		Links: []netstate.Link{{Index: 1, Name: "lo", Up: true, Carrier: true, State: "unknown", Loopback: true, MTU: 65536},
+			{Index: 2, Name: "eth0", Kind: "veth", Up: true, Carrier: true, State: "up", MTU: master.MTU, MAC: e.MAC, Peer: highest + 1, PeerNS: &zero}},
+		Addrs: []netstate.Addr{{Link: "lo", Prefix: netip.MustParsePrefix("127.0.0.1/8"), Scope: "host"}, {Link: "eth0", Prefix: e.IPv4, Scope: "global"}},
+		Routes: []netstate.Route{
+			{Family: netstate.IPv4, Table: 255, Type: "local", Dst: netip.PrefixFrom(e.IPv4.Addr(), 32), Protocol: "kernel", Hops: hop},
+			{Family: netstate.IPv4, Table: 254, Type: "unicast", Dst: e.IPv4.Masked(), Protocol: "kernel", Hops: hop},
+			{Family: netstate.IPv4, Table: 254, Type: "unicast", Dst: netip.PrefixFrom(netip.IPv4Unspecified(), 0), Hops: []netstate.RouteHop{{Dev: "eth0", Gateway: e.Gateway4}}},
+		},
+		Sysctls: map[string]string{"net.ipv4.ip_forward": "1", "net.ipv4.conf.all.forwarding": "1"},
+		Sockets: []netstate.Socket{{Proto: "tcp", State: "listen", Local: netip.MustParseAddrPort("0.0.0.0:80")}},
+	}}
+	for id, ns := range s.Sandboxes {
+		sandboxes[id] = ns
+	}
+	s.Sandboxes = sandboxes
+}

@@ -134,12 +134,14 @@ func fileSaysZero(b *bench) {
 	b.fixes()
 }
 
-// notHelped has somebody switch forwarding off again and again.
+// notHelped has somebody switch forwarding off again and again: that of one link, as the kernel does not
+// order two who write the global one, which sets those of all links.
 func notHelped(b *bench) {
-	b.sh(hardened)
+	b.sh("sysctl -qw net.ipv4.conf.eth0.forwarding=0")
 	broken := b.state()
 	ctx, stop := context.WithTimeout(b.ctx, 30*time.Second)
-	loop := b.host.Command(ctx, "sh", "-c", "echo; while :; do echo 0 >/proc/sys/net/ipv4/ip_forward; done")
+	loop := b.host.Command(ctx, "sh", "-c", `echo; f=/proc/sys/net/ipv4/conf/eth0/forwarding
+while :; do read -r v <$f; [ "$v" = 0 ] || { i=0; while [ $i -lt 300 ]; do i=$((i+1)); done; echo 0 >$f; }; done`)
 	begun, err := loop.StdoutPipe()
 	b.must(err)
 	b.must(loop.Start())
@@ -147,12 +149,12 @@ func notHelped(b *bench) {
 	if _, err := begun.Read(make([]byte, 1)); err != nil {
 		b.t.Fatal(err)
 	}
-	// Where writers of sysctls queue for the kernel's lock, a reading in between may find the fix in place.
+	// A reading may be quick enough to find the fix in place, and the other so quick that it is never seen.
 	lucky := 0
-	for _, format := range []string{"json", "table"} {
+	for _, format := range []string{"json", ""} {
 		for {
 			out, exit := b.run("docker", "netcheck", "--fix", "--yes", "--format", format, "web")
-			if exit == 0 && lucky < 5 {
+			if lucky < 25 && (exit == 0 || strings.Contains(b.stderr, "nothing was changed")) {
 				lucky++
 				continue
 			}
@@ -160,6 +162,8 @@ func notHelped(b *bench) {
 			switch {
 			case exit != 1 || !strings.Contains(b.stderr, "everything was taken back: the fix did not help"):
 				b.t.Errorf("%s: exit status %d: %s%s", format, exit, out, b.stderr)
+			case format == "" && strings.Count(out, "CAUSE   IPv4 forwarding is off") != 2:
+				b.t.Errorf("both reports are not shown:\n%s", out)
 			case format == "json":
 				if err := json.Unmarshal([]byte(out), report); err != nil || report.Verdict != checks.Fail || report.Fix == nil || report.Fix.Changed ||
 					report.Fix.Rechecked || len(report.Fix.Applied) > 0 || report.Fix.Why == "" || len(report.Fix.Tried) == 0 {
@@ -171,6 +175,7 @@ func notHelped(b *bench) {
 	}
 	stop()
 	loop.Wait()
+	b.sh("sysctl -qw net.ipv4.conf.eth0.forwarding=0")
 	b.settles(broken)
 	for _, run := range b.history() {
 		if run.State == remediate.Unfinished {

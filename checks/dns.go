@@ -43,6 +43,9 @@ be judged is the way there, not what the servers answer.`,
 			if i < 0 {
 				return nil // one that can be reached is enough
 			}
+			if slices.ContainsFunc(h.Walk(t).Stops, func(s packet.Stop) bool { return s.Object == stops[i].Object }) {
+				continue // it stops all that the container sends, which path says, with the remedy for all of it
+			}
 			finding := found(stops[i])
 			finding.stop = nil
 			finding.Problem = fmt.Sprintf("the name server %s cannot be reached from the container: %s", server, stops[i].Why)

@@ -204,9 +204,15 @@ func (w *walker) published(n *netns, dev *link, p *skb) (end, bool) {
 		}
 		return end{ns: n, socket: s, proxy: proxy, packet: p}, true
 	}
+	// Where rules were not read, one of them may take the packet to the container; whose socket it is, may
+	// not be known then either.
+	diverted, refused := Drop, Refuse
+	if n.why(netstate.Iptables, p.family, "") != "" {
+		diverted, refused = May, May
+	}
 	switch {
 	case s != nil && s.Program != "dockerd":
-		w.stop(Stop{Hop: Socket, Kind: Diverted, Object: socketText(s), Verdict: Drop,
+		w.stop(Stop{Hop: Socket, Kind: Diverted, Object: socketText(s), Verdict: diverted,
 			Why: "the host's own " + orUnknown(s.Program) + " takes the port", Evidence: []string{socketText(s)}}, n)
 	default:
 		why := "no rule sends " + p.destination() + "/" + protoName(p.proto) + " to the container, and no docker-proxy serves it"
@@ -214,7 +220,7 @@ func (w *walker) published(n *netns, dev *link, p *skb) (end, bool) {
 		if s != nil {
 			lines = []string{socketText(s)}
 		}
-		w.stop(Stop{Hop: DNAT, Kind: NotPublished, Object: "port " + p.destination() + "/" + protoName(p.proto), Verdict: Refuse, Why: why, Evidence: lines}, n)
+		w.stop(Stop{Hop: DNAT, Kind: NotPublished, Object: "port " + p.destination() + "/" + protoName(p.proto), Verdict: refused, Why: why, Evidence: lines}, n)
 	}
 	if dev.Loopback {
 		return end{ns: n, packet: p}, true // as though docker-proxy did

@@ -158,7 +158,7 @@ func (p *printer) observed(live *checks.Live, o *probe.Observation) {
 		}
 	}
 	for _, rule := range o.Rules {
-		once(fmt.Sprintf("    rule  %-15s %s: %s", rule.Hop, clean(rule.Object), rule.Verdict))
+		once(fmt.Sprintf("    rule  %-15s %s: %s", rule.Hop, clean(rule.Object), clean(rule.Did())))
 	}
 	for _, drop := range o.Drops {
 		once(fmt.Sprintf("    drop  %-15s %s in %s: %s", drop.Hop, drop.Reason, drop.Function, clean(drop.Text)))

@@ -95,7 +95,7 @@ func (o *Observation) way(trace *packet.Trace) (result, why string) {
 	if other := o.otherWay(); other != "" {
 		return Unproved, reached + ", but the reply leaves by " + other + ", not by " + o.Uplink + ": whether it gets to the client is not to be seen here"
 	}
-	inside := o.Saw(packet.Container)
+	inside := o.Saw(packet.Container) || o.masqueraded()
 	watched := slices.Contains(o.Watched, packet.Container)
 	switch {
 	case trace.Via == "forward" && watched && !inside:
@@ -106,6 +106,15 @@ func (o *Observation) way(trace *packet.Trace) (result, why string) {
 		reached = "docker-proxy answered (" + o.Answer + "): what it reaches behind is not proved"
 	}
 	return Proved, reached
+}
+
+// masqueraded says whether rules gave the client another address or port on its way in: then it may be
+// unknown how the container saw it.
+func (o *Observation) masqueraded() bool {
+	if o.Uplink == "" || o.Conntrack == nil || o.Flow.Proto == "icmp" {
+		return false
+	}
+	return o.Conntrack.Reply.Dst != o.Conntrack.Original.Src
 }
 
 // otherWay returns the links by which replies left, where they are not the one that the packet came by.
@@ -226,7 +235,7 @@ func (o *Observation) ended() string {
 	if drops := o.dropped(); len(drops) > 0 {
 		d := drops[0]
 		text += fmt.Sprintf("; the kernel dropped it: %s in %s", d.Reason, d.Function)
-		if d.Where != "host" {
+		if d.inside() {
 			text += " of " + d.Where
 		}
 	}

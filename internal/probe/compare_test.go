@@ -45,6 +45,8 @@ func TestCompare(t *testing.T) {
 	later.Stops[0].Later = true
 	icmp := seen(Answered)
 	icmp.Flow.Proto = "icmp"
+	masqueraded := seen(Connected, packet.Uplink, packet.Uplink.Reply())
+	masqueraded.Conntrack = &netstate.Flow{Original: netstate.Tuple{Src: netip.MustParseAddrPort("203.0.113.9:7")}, Reply: netstate.Tuple{Dst: netip.MustParseAddrPort("172.17.0.1:9")}}
 	web := *passes
 	web.Target.Port = netstate.Port{Number: 80, Proto: "tcp"}
 
@@ -57,6 +59,7 @@ func TestCompare(t *testing.T) {
 	}{
 		{"healthy", passes, seen(Connected, whole...), Proved, "SYN/ACK"},
 		{"something on the host answers", passes, seen(Connected, packet.Uplink, packet.Uplink.Reply()), Contradicted, "no packet of the client was seen in the container"},
+		{"a masqueraded client", passes, masqueraded, Proved, "SYN/ACK"},
 		{"docker-proxy answers", &packet.Trace{Via: "docker-proxy"}, seen(Connected, packet.Uplink, packet.Uplink.Reply()), Proved, "docker-proxy answered"},
 		{"the reply leaves elsewhere", passes, otherWay, Unproved, "wg0"},
 		{"the walk stops, the packet does not", stops(packet.Accept, rule, packet.Drop), seen(Connected, whole...), Contradicted, rule},

@@ -177,6 +177,11 @@ func (w *dropWatch) drain(e *experiment) []Drop {
 		if binary.Read(bytes.NewReader(raw.RawSample), binary.NativeEndian, &r) != nil {
 			continue
 		}
+		f := decode(r.Header[:], false)
+		client, own := e.clientEnd(f)
+		if !own {
+			continue
+		}
 		ns := e.seen[r.Netns]
 		if ns == nil && r.Netns != 0 {
 			continue // the client's own, or nobody's
@@ -185,12 +190,9 @@ func (w *dropWatch) drain(e *experiment) []Drop {
 		if ns != nil {
 			d.Where, d.Link = ns.name, ns.linkName(int(r.Ifindex))
 		}
-		d.Hop = dropHop(d)
-		if f := decode(r.Header[:], false); f != nil {
-			d.Text = f.String()
-			if d.Hop != "" && f.toward(e.o.Flow.Client) {
-				d.Hop = d.Hop.Reply()
-			}
+		d.Hop, d.Text = dropHop(d), f.String()
+		if d.Hop != "" && f.toward(client) {
+			d.Hop = d.Hop.Reply()
 		}
 		drops = append(drops, d)
 	}
@@ -213,20 +215,20 @@ var dropHops = []struct {
 // dropHop returns "" where a rule dropped: the rules tell.
 func dropHop(d Drop) packet.Hop {
 	if strings.Contains(d.Reason, "NETFILTER") || strings.HasPrefix(d.Function, "nf_") {
-		if d.Where != "host" {
+		if d.inside() {
 			return packet.Container
 		}
 		return ""
 	}
 	for _, h := range dropHops {
 		if strings.Contains(d.Reason, h.word) || strings.Contains(d.Function, h.word) {
-			if d.Where != "host" && h.hop != packet.Socket {
+			if d.inside() && h.hop != packet.Socket {
 				return packet.Container
 			}
 			return h.hop
 		}
 	}
-	if d.Where != "host" {
+	if d.inside() {
 		return packet.Container
 	}
 	return ""

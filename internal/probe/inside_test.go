@@ -45,7 +45,7 @@ type insideTarget struct {
 	V6      bool
 	ICMP    bool
 	HTTP    bool
-	Older   bool // clsact instead of tcx
+	Lacks   []string // of the kernel: see Request.lacks
 	Timeout time.Duration
 	Stay    bool // print "ready" once all is installed, and wait to be killed
 }
@@ -176,7 +176,7 @@ func (t insideTarget) request(s *netstate.Snapshot) (*Request, error) {
 	if err != nil {
 		return nil, err
 	}
-	r.ICMP, r.HTTP, r.older = t.ICMP, t.HTTP, t.Older
+	r.ICMP, r.HTTP, r.lacks = t.ICMP, t.HTTP, t.Lacks
 	if t.Timeout > 0 {
 		r.Timeout = t.Timeout
 	}

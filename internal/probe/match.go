@@ -46,6 +46,13 @@ func newMatcher(f Flow, servers []uint16) matcher {
 	return m
 }
 
+// anyClient is the matcher of the same flow whatever the client's address has become: by the ports of both
+// ends. Other flows may have the same, and are sorted out afterwards.
+func (m matcher) anyClient() matcher {
+	m.client = netip.Addr{}
+	return m
+}
+
 // echo says whether the flow is one of ICMP echo messages.
 func (m matcher) echo() bool { return m.proto == unix.IPPROTO_ICMP || m.proto == unix.IPPROTO_ICMPV6 }
 

@@ -1,6 +1,7 @@
 package probe
 
 import (
+	"fmt"
 	"net/netip"
 	"slices"
 	"time"
@@ -88,7 +89,19 @@ type Rule struct {
 	Table   string     `json:"table"`
 	Chain   string     `json:"chain"`
 	Handle  uint64     `json:"handle,omitempty"` // 0: the chain's policy
-	Packet  uint32     `json:"packet"`           // the kernel's number of the packet: the same for all that one packet met
+	Packet  uint32     `json:"packet,omitempty"` // the kernel's number of the packet: the same for all that one packet met
+
+	// Counted is not 0 of a rule of iptables-legacy, which the kernel's trace does not show: by so many
+	// packets its own counter rose meanwhile. Other traffic counts as well.
+	Counted uint64 `json:"counted,omitempty"`
+}
+
+// Did words what the rule did and, of iptables-legacy, how that is known.
+func (r Rule) Did() string {
+	if r.Counted == 0 {
+		return r.Verdict
+	}
+	return fmt.Sprintf("%s (its counter rose by %d)", r.Verdict, r.Counted)
 }
 
 // A Drop is a packet of the flow that the kernel threw away.
@@ -97,9 +110,12 @@ type Drop struct {
 	Reason   string     `json:"reason"`        // as the kernel names it: "NETFILTER_DROP"
 	Function string     `json:"function"`      // that dropped it: "nf_hook_slow"; an address where the kernel's symbols cannot be read
 	Link     string     `json:"link,omitempty"`
-	Where    string     `json:"where"` // "host", "container web"
-	Text     string     `json:"text"`  // the packet, as tcpdump writes it
+	Where    string     `json:"where,omitempty"` // "host", "container web"; "" not known
+	Text     string     `json:"text,omitempty"`  // the packet, as tcpdump writes it; "" not known
 }
+
+// inside says whether a container's namespace dropped it.
+func (d Drop) inside() bool { return d.Where != "host" && d.Where != "" }
 
 // lacks records what could not be seen.
 func (o *Observation) lacks(what What, why string) {

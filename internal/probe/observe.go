@@ -6,6 +6,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
+	"runtime"
 	"slices"
 	"strings"
 	"time"
@@ -24,6 +26,9 @@ import (
 // error, and what could not be seen of it stands in Observation.Missing. When Observe returns, however it
 // returns, nothing that it installed is left.
 func Observe(ctx context.Context, r *Request) (_ *Observation, err error) {
+	// Drops may be watched on this thread alone.
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
 	e := &experiment{Request: r, o: &Observation{Schema: Schema, Target: r.Target, Uplink: r.Uplink}}
 	defer func() { err = errors.Join(err, e.close()) }()
 	if err := e.prepare(); err != nil {
@@ -37,13 +42,14 @@ func Observe(ctx context.Context, r *Request) (_ *Observation, err error) {
 		timeout = Timeout
 	}
 	o := e.o
+	before := e.countLegacy()
 	o.Started = time.Now()
 	o.Outcome, o.Answer, err = e.caller.call(ctx, timeout, r.HTTP)
 	o.Flow = e.caller.flow
 	if err != nil {
 		return nil, err
 	}
-	e.gather()
+	e.gather(before)
 	return o, nil
 }
 
@@ -57,8 +63,14 @@ type experiment struct {
 	caller *caller
 	divert *diversion
 	tracer *tracer
-	drops  *dropWatch
+	drops  dropWatcher
 	taps   []*tap
+}
+
+// A dropWatcher tells what of the flow the kernel throws away.
+type dropWatcher interface {
+	drain(*experiment) []Drop
+	Close() error
 }
 
 // A seenNetns is a namespace in which the flow is watched.
@@ -117,7 +129,7 @@ func (e *experiment) prepare() error {
 	}
 	e.divert, err = divert(injector{
 		match: m, own: e.client.own, client: e.client.mac, uplink: e.client.uplink, from: e.client.from,
-		leaves: exits, name: e.Table(), older: e.older,
+		leaves: exits, name: e.Table(), older: slices.Contains(e.lacks, "tcx"),
 	})
 	if errors.Is(err, errForeign) {
 		return refuse("%v", err)
@@ -129,7 +141,11 @@ func (e *experiment) prepare() error {
 func (e *experiment) watch(m matcher) {
 	// The copies first: the kernel begins to stamp packets with the time a moment after it was asked to.
 	for _, p := range e.places {
-		e.tap(p, m)
+		if p.hop == packet.Uplink {
+			e.tap(p, m)
+		} else {
+			e.tap(p, m.anyClient()) // which rules may masquerade on its way in
+		}
 	}
 	if e.client != nil {
 		e.tap(place{hop: packet.Uplink, link: e.Link()}, m) // where replies come that were taken off
@@ -139,13 +155,42 @@ func (e *experiment) watch(m matcher) {
 		e.tracer = nil
 		e.o.lacks(Rules, "not available: "+err.Error())
 	}
-	if e.names.legacy(netstate.FamilyOf(e.Server.Addr())) {
-		e.o.lacks(Rules, "rules of iptables-legacy are not traced")
-	}
-	if e.drops, err = newDropWatch(m); err != nil {
+	if e.drops, err = e.watchDrops(m.anyClient()); err != nil {
 		e.drops = nil
 		e.o.lacks(Drops, "not available: "+err.Error())
 	}
+}
+
+// watchDrops watches by BPF, and where that cannot be, by perf.
+func (e *experiment) watchDrops(m matcher) (dropWatcher, error) {
+	err := errors.New("the kernel's type information (BTF) is missing")
+	if !slices.Contains(e.lacks, "btf") {
+		var w *dropWatch
+		if w, err = newDropWatch(m); err == nil {
+			return w, nil
+		}
+	}
+	if slices.Contains(e.lacks, "tracefs") {
+		return nil, fmt.Errorf("%w; %w", err, errNoTracefs)
+	}
+	w, also := newThreadWatch()
+	if also != nil {
+		return nil, fmt.Errorf("%w; %w", err, also)
+	}
+	return w, nil
+}
+
+// countLegacy reads the counters of iptables-legacy, if it has rules of the flow's family.
+func (e *experiment) countLegacy() *netstate.IptablesSet {
+	family := netstate.FamilyOf(e.Server.Addr())
+	if !e.names.legacy(family) {
+		return nil
+	}
+	set, err := readLegacy(family)
+	if err != nil {
+		e.o.lacks(Rules, "the counters of iptables-legacy: "+err.Error())
+	}
+	return set
 }
 
 // locate returns the namespace that the client is in. One from outside is made.
@@ -210,9 +255,10 @@ func (e *experiment) tap(p place, m matcher) {
 }
 
 // gather reads what was seen. All of it is there already: copies, messages and records are made on the
-// packet's own way.
-func (e *experiment) gather() {
+// packet's own way. before is what countLegacy read before it.
+func (e *experiment) gather(before *netstate.IptablesSet) {
 	o := e.o
+	after := e.countLegacy()
 	if flow, err := conntrack(conntrackGet, o.Flow); err != nil {
 		o.lacks(Conntrack, err.Error())
 	} else {
@@ -226,6 +272,7 @@ func (e *experiment) gather() {
 		}
 		o.Rules = e.names.observed(events, e.Table(), o.Flow)
 	}
+	o.Rules = append(o.Rules, counted(before, after)...)
 	if e.drops != nil {
 		o.Drops = e.drops.drain(e)
 		o.placeDrops()
@@ -243,10 +290,11 @@ func (e *experiment) copies() (syn *frame) {
 		own := e.client != nil && t.place.link == e.Link() && t.place.pid == 0
 		for _, s := range t.drain() {
 			f := decode(s.data, t.ethernet)
-			if f == nil {
+			client, mine := e.clientEnd(f)
+			if !mine {
 				continue
 			}
-			reply := f.toward(o.Flow.Client)
+			reply := f.toward(client)
 			if own && !reply {
 				continue // what the client says enters the uplink, and is seen there
 			}
@@ -265,6 +313,22 @@ func (e *experiment) copies() (syn *frame) {
 	}
 	slices.SortStableFunc(o.Copies, func(a, b Copy) int { return a.Time.Compare(b.Time) })
 	return syn
+}
+
+// clientEnd returns the client's end of a packet of the flow as the packet has it: rules may masquerade the
+// client on its way in. ok is false of a packet that is not the flow's.
+func (e *experiment) clientEnd(f *frame) (end netip.AddrPort, ok bool) {
+	flow := e.o.Flow
+	ends := []netip.AddrPort{flow.Client}
+	if e.o.Conntrack != nil {
+		ends = append(ends, e.o.Conntrack.Reply.Dst)
+	}
+	for _, flow.Client = range ends {
+		if newMatcher(flow, e.ports).owns(f) {
+			return flow.Client, true
+		}
+	}
+	return netip.AddrPort{}, false
 }
 
 // placeDrops gives drops by netfilter the hop of the rule that dropped.

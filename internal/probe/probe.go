@@ -65,8 +65,7 @@ type Request struct {
 	names  naming   // of rules
 	ports  []uint16 // of the server's side, before and after translation
 	host   string   // the host's network namespace: "net:[4026531840]"
-	older  bool     // for tests: clsact where tcx would do
-	caveat []string // what cannot be seen and why
+	lacks  []string // for tests: what this kernel is taken to lack: "tcx", "btf", "tracefs"
 }
 
 // A place is a link where copies of the probe's packets are taken.

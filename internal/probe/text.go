@@ -24,7 +24,7 @@ func (o *Observation) String() string {
 		fmt.Fprintf(&text, "rules at %s\n", hop)
 		shown := map[string]bool{} // a packet that was sent again meets the same rules
 		for _, r := range o.Rules {
-			if line := fmt.Sprintf("  %s: %s\n", printable(r.Object), printable(r.Verdict)); r.Hop == hop && !shown[line] {
+			if line := fmt.Sprintf("  %s: %s\n", printable(r.Object), printable(r.Did())); r.Hop == hop && !shown[line] {
 				text.WriteString(line)
 				shown[line] = true
 			}

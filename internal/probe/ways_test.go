@@ -59,7 +59,7 @@ func TestEveryOrigin(t *testing.T) {
 		{From: netstate.FromOutside, Client: nobody, HTTP: true},
 		{From: netstate.FromOutside, Client: nobody, Proto: "udp"},
 		{From: netstate.FromOutside, Client: nobody, ICMP: true},
-		{From: netstate.FromOutside, Client: nobody, Older: true},
+		{From: netstate.FromOutside, Client: nobody, Lacks: []string{"tcx"}},
 		{From: netstate.FromOutside, Client: nobody6, V6: true},
 		{From: netstate.FromOutside, Client: nobody6, V6: true, ICMP: true},
 		{From: netstate.FromOutside, Client: nobody6, V6: true, HTTP: true},
@@ -163,7 +163,7 @@ func TestForeignIngress(t *testing.T) {
 		t.Fatal(err)
 	}
 	before := leftovers(t, h)
-	a := observeIn(t, h, "web", insideTarget{From: netstate.FromOutside, Client: nobody}, insideTarget{From: netstate.FromOutside, Client: nobody, Older: true})
+	a := observeIn(t, h, "web", insideTarget{From: netstate.FromOutside, Client: nobody}, insideTarget{From: netstate.FromOutside, Client: nobody, Lacks: []string{"tcx"}})
 	if a.Errors[0] != "" || a.Observations[0].Outcome != Connected {
 		t.Errorf("beside clsact: %s %+v", a.Errors[0], a.Observations[0])
 	}
@@ -213,7 +213,7 @@ func TestKilled(t *testing.T) {
 	kill(0, insideTarget{From: netstate.FromOutside, Client: nobody, Stay: true})
 	gone(t, h, before)
 
-	kill(0, insideTarget{From: netstate.FromOutside, Client: nobody, Stay: true, Older: true})
+	kill(0, insideTarget{From: netstate.FromOutside, Client: nobody, Stay: true, Lacks: []string{"tcx"}})
 	tag := ""
 	for line := range strings.Lines(leftovers(t, h)) {
 		if _, rest, ok := strings.Cut(line, "netcheck-"); ok {

@@ -24,6 +24,11 @@ const (
 	nftMsgGetRule  = 7
 	nftMsgDelRule  = 8
 
+	nftMsgNewSet     = 9
+	nftMsgDelSet     = 11
+	nftMsgNewSetElem = 12
+	nftMsgDelSetElem = 14
+
 	nftaChainName       = 3
 	nftaChainHook       = 4
 	nftaChainPolicy     = 5
@@ -34,6 +39,23 @@ const (
 	nftaRuleExpressions = 4
 	nftaRulePosition    = 6
 	nftaRuleUserdata    = 7
+	nftaTableFlags      = 2
+	nftaSetName         = 2 // also NFTA_SET_ELEM_LIST_SET
+	nftaSetFlags        = 3
+	nftaSetKeyType      = 4
+	nftaSetKeyLen       = 5
+	nftaSetDataType     = 6
+	nftaSetDataLen      = 7
+	nftaSetDesc         = 9
+	nftaSetID           = 10
+	nftaSetUserdata     = 13
+	nftaElemList        = 3
+	nftaElemSetID       = 4
+
+	nftSetAnonymous = 1
+	nftSetConstant  = 2
+	nftSetMap       = 8
+	nftDataVerdict  = 0xffffff00
 
 	nfnlBatchBegin = 0x10
 	nfnlBatchEnd   = 0x11
@@ -160,26 +182,23 @@ func uncounted(expressions []byte) (string, error) {
 func nftBatch(c *netlink.Conn, generation uint32, messages ...netlink.Message) error {
 	begin := append(nfGen(0, nfnlSubsysNftables), attribute(nfnlBatchGenID, binary.BigEndian.AppendUint32(nil, generation))...)
 	batch := []netlink.Message{{Header: netlink.Header{Type: nfnlBatchBegin, Flags: netlink.Request}, Data: begin}}
-	for _, message := range messages {
-		message.Header.Flags |= netlink.Request | netlink.Acknowledge
+	for i, message := range messages {
+		message.Header.Flags |= netlink.Request
+		if i == len(messages)-1 {
+			message.Header.Flags |= netlink.Acknowledge
+		}
 		batch = append(batch, message)
 	}
 	batch = append(batch, netlink.Message{Header: netlink.Header{Type: nfnlBatchEnd, Flags: netlink.Request}, Data: nfGen(0, nfnlSubsysNftables)})
 	if _, err := c.SendMessages(batch); err != nil {
 		return err
 	}
-	// Each message is acknowledged, in order, once the whole batch was carried out or refused: the first
-	// refusal tells why.
-	for n := 0; n < len(messages); {
-		answers, err := c.Receive()
-		if err != nil {
-			var refusal *netlink.OpError
-			if errors.As(err, &refusal) {
-				err = refusal.Err
-			}
-			return err
-		}
-		n += len(answers)
+	// The kernel answers once the whole batch was carried out or refused: the first refusal tells why. Only
+	// the last message is acknowledged, for a large batch's answers would not fit into the socket.
+	_, err := c.Receive()
+	var refusal *netlink.OpError
+	if errors.As(err, &refusal) {
+		err = refusal.Err
 	}
-	return nil
+	return err
 }

@@ -13,7 +13,7 @@ import (
 //
 // Before anything changes, every guard is compared, every store looks at its things, and the whole run is
 // written to the journal. A step that fails takes those before it back, and so does the end of ctx, which
-// is looked at between transactions. Then the error is that of the step or of ctx, and the returned run
+// is looked at around each transaction. Then the error is that of the step or ctx's cause, and the returned run
 // says "rolled back"; the run is "unfinished", and the error says more, if even that failed: Undo goes on
 // from there.
 //
@@ -134,10 +134,12 @@ func lapsed(ctx context.Context, step Step, facts Facts) (why string, err error)
 
 // forward makes every step that is untouched.
 func (w *writer) forward(ctx context.Context, stores Stores) error {
-	at := w.marked(untouched)
-	for len(at) > 0 {
-		if err := ctx.Err(); err != nil {
-			return err
+	for at := w.marked(untouched); ; {
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		if len(at) == 0 {
+			return nil
 		}
 		n := w.transaction(at)
 		if err := w.swap(ctx, stores, at[:n]); err != nil {
@@ -145,7 +147,6 @@ func (w *writer) forward(ctx context.Context, stores Stores) error {
 		}
 		at = at[n:]
 	}
-	return nil
 }
 
 // marked returns the steps with one of the marks.

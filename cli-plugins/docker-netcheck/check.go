@@ -351,6 +351,7 @@ func check(ctx context.Context, dockerCLI command.Cli, o *checkOptions) (int, er
 	if err != nil {
 		return 0, err
 	}
+	tellLast(ctx, dockerCLI.Err(), o.machine, found.snapshot.Read)
 	if o.live {
 		if _, err := o.prove(ctx, dockerCLI.Err(), found); err != nil {
 			return 0, err

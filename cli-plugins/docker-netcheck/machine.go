@@ -2,10 +2,13 @@ package main
 
 import (
 	"context"
+	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/docker/cli/cli/command"
 	"github.com/docker/cli/cli/command/completion"
@@ -13,6 +16,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/docker-netcheck/docker-netcheck/internal/agent"
+	"github.com/docker-netcheck/docker-netcheck/remediate"
 )
 
 // reach says how the engine's host is reached.
@@ -80,4 +84,21 @@ func (r *reach) with(ctx context.Context, dockerCLI command.Cli, f func(agent.Ma
 		err = closing
 	}
 	return code, err
+}
+
+// tellLast says what became of the last change of the host if it does not stand: whoever made it may have been
+// cut off, and not know. now is the host's time.
+func tellLast(ctx context.Context, notes io.Writer, machine agent.Machine, now time.Time) {
+	runs, err := machine.Runs(ctx)
+	if err != nil || len(runs) == 0 { // without a right to read the journal there is none to change the host
+		return
+	}
+	run := runs[len(runs)-1]
+	what := clean(strings.Join(run.Titles, "; "))
+	switch {
+	case run.State == remediate.Unfinished:
+		fmt.Fprintf(notes, "docker netcheck: run %s was cut off in the middle: docker netcheck undo takes back what it did: %s\n", run.ID, what)
+	case run.State == remediate.RolledBack && now.Sub(run.Time) < time.Hour:
+		fmt.Fprintf(notes, "docker netcheck: run %s was rolled back, nothing of it is left (%s): %s\n", run.ID, clean(run.Why), what)
+	}
 }

@@ -6,6 +6,7 @@ import (
 	"compress/gzip"
 	"context"
 	"crypto/sha256"
+	"debug/elf"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
@@ -14,6 +15,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 
 	"github.com/containerd/errdefs"
@@ -117,8 +119,12 @@ func readLayer(program string) (*layer, error) {
 	if err != nil {
 		return nil, err
 	}
-	if !bytes.HasPrefix(data, []byte("\x7fELF")) {
+	binary, err := elf.NewFile(bytes.NewReader(data))
+	if err != nil {
 		return nil, fmt.Errorf("%s: is no Linux program", program)
+	}
+	if slices.ContainsFunc(binary.Progs, func(p *elf.Prog) bool { return p.Type == elf.PT_INTERP }) {
+		return nil, fmt.Errorf("%s: needs libraries, which an image of it alone does not have: build it with CGO_ENABLED=0", program)
 	}
 	var out bytes.Buffer
 	out.Grow(len(data) + 4096)

@@ -74,15 +74,18 @@ type server struct {
 	docker client.APIClient // once the engine was found
 }
 
+// errGone is why a run is rolled back whose client went away.
+var errGone = fmt.Errorf("its client went away: %w", context.Canceled)
+
 // serve answers requests, one by one, until there are no more. When the input ends, or ctx does, what is
 // going on is cancelled: a plan in the middle is rolled back, and that is still answered.
 func (s *server) serve(ctx context.Context, in io.Reader, out io.Writer) error {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
 	requests := make(chan request)
 	ended := make(chan error, 1)
 	go func() {
-		defer cancel()
+		defer cancel(errGone)
 		r := bufio.NewReader(in)
 		for {
 			var q request

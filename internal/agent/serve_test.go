@@ -4,7 +4,10 @@ package agent
 
 import (
 	"bufio"
+	"bytes"
 	"context"
+	"debug/elf"
+	"encoding/binary"
 	"io"
 	"os"
 	"path/filepath"
@@ -78,16 +81,16 @@ func TestServerRefusesWhatItDoesNotKnow(t *testing.T) {
 }
 
 func TestLayerDependsOnTheProgramAlone(t *testing.T) {
-	dir := t.TempDir()
-	paths := []string{filepath.Join(dir, "a"), filepath.Join(dir, "b"), filepath.Join(dir, "c")}
-	for i, text := range []string{"\x7fELF one", "\x7fELF one", "\x7fELF two"} {
-		if err := os.WriteFile(paths[i], []byte(text), 0o700); err != nil {
+	path := filepath.Join(t.TempDir(), "program")
+	layerOf := func(text string) (*layer, error) {
+		if err := os.WriteFile(path, []byte(text), 0o700); err != nil {
 			t.Fatal(err)
 		}
+		return readLayer(path)
 	}
 	var digests []string
-	for _, path := range paths {
-		l, err := readLayer(path)
+	for _, text := range []string{"one", "one", "two"} {
+		l, err := layerOf(program(t, elf.PT_LOAD) + text)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -96,13 +99,30 @@ func TestLayerDependsOnTheProgramAlone(t *testing.T) {
 	if digests[0] != digests[1] || digests[0] == digests[2] {
 		t.Errorf("digests: %q", digests)
 	}
-	script := filepath.Join(dir, "script")
-	if err := os.WriteFile(script, []byte("#!/bin/sh\n"), 0o700); err != nil {
-		t.Fatal(err)
+	for text, why := range map[string]string{
+		"#!/bin/sh\n":             "is no Linux program",
+		program(t, elf.PT_INTERP): "build it with CGO_ENABLED=0",
+	} {
+		if _, err := layerOf(text); err == nil || !strings.Contains(err.Error(), why) {
+			t.Errorf("%q: %v, want %s", text, err, why)
+		}
 	}
-	if _, err := readLayer(script); err == nil {
-		t.Error("a script is taken for a Linux program")
+}
+
+// program is a Linux program of one segment.
+func program(t *testing.T, segment elf.ProgType) string {
+	t.Helper()
+	var b bytes.Buffer
+	header := elf.Header64{
+		Ident:   [elf.EI_NIDENT]byte{0x7f, 'E', 'L', 'F', byte(elf.ELFCLASS64), byte(elf.ELFDATA2LSB), byte(elf.EV_CURRENT)},
+		Version: uint32(elf.EV_CURRENT), Phoff: 64, Ehsize: 64, Phentsize: 56, Phnum: 1,
 	}
+	for _, part := range []any{header, elf.Prog64{Type: uint32(segment)}} {
+		if err := binary.Write(&b, binary.LittleEndian, part); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return b.String()
 }
 
 func TestOtherArchitectureNamesTheFile(t *testing.T) {

@@ -50,7 +50,8 @@ var kills = []struct {
 // the middle. Nothing may be left of them but an image, and a journal that tells what became of each plan.
 func TestKilled(t *testing.T) {
 	lab.Need(t)
-	b := newWays(t, lab.Options{}, buildPlugin(t))
+	b := newBench(t, lab.Options{}, buildPlugin(t))
+	b.addUser()
 	b.web([]string{"-p", "80:80"}, nil)
 	b.must(b.host.Web(b.ctx, "other", "-p", "81:80"))
 	b.inject(manyFaults)

@@ -11,7 +11,6 @@ import (
 	"errors"
 	"math/big"
 	"net"
-	"os"
 	"os/exec"
 	"strings"
 	"testing"
@@ -28,21 +27,18 @@ type way struct {
 	docker func(b *bench, args ...string) *exec.Cmd
 }
 
-const (
-	tlsAddr = "tcp://" + lab.HostAddr + ":2376"
-	sshAddr = "ssh://u@" + lab.HostAddr
-)
+const tlsAddr = "tcp://" + lab.HostAddr + ":2376"
 
 var ways = []way{
 	{"user", func(b *bench, args ...string) *exec.Cmd {
 		return b.host.Command(b.ctx, "setpriv", append([]string{"--reuid=u", "--regid=u", "--init-groups", "--inh-caps=-all", "env", "HOME=/home/u", "docker"}, args...)...)
 	}},
+	// Docker contexts of another host.
 	{"ssh", func(b *bench, args ...string) *exec.Cmd {
-		return b.host.Clients[0].Command(b.ctx, "docker", append([]string{"-H", sshAddr}, args...)...)
+		return b.elsewhere.Command(b.ctx, "docker", append([]string{"--context", "ssh"}, args...)...)
 	}},
 	{"tls", func(b *bench, args ...string) *exec.Cmd {
-		return b.host.Clients[0].Command(b.ctx, "docker", append([]string{"-H", tlsAddr, "--tlsverify",
-			"--tlscacert=/etc/docker/ca.pem", "--tlscert=/etc/docker/client.pem", "--tlskey=/etc/docker/client-key.pem"}, args...)...)
+		return b.elsewhere.Command(b.ctx, "docker", append([]string{"--context", "tls"}, args...)...)
 	}},
 	// Root, with the engine's socket in a path, but outside of its network and PID namespace.
 	{"outside", func(b *bench, args ...string) *exec.Cmd {
@@ -52,8 +48,34 @@ var ways = []way{
 	}},
 }
 
-// newWays starts a host that all ways lead to.
+// newWays starts a host that all ways lead to, and another one that two of them come from: an administrator's,
+// with contexts for the engine of the first.
 func newWays(t *testing.T, options lab.Options, path string) *bench {
+	t.Helper()
+	b := newReachable(t, options, path)
+	// Its own host has an address that leads to the engine's, as by a tunnel: they share no segment.
+	b.elsewhere = lab.New(t, lab.Options{Suite: lab.Trixie, NoDockerd: true})
+	b.must(b.elsewhere.Install(b.ctx, path, lab.PluginPath))
+	for _, port := range []string{":22", ":2376"} {
+		relay(b, b.elsewhere, lab.HostAddr+port, b.host.Clients[0].Netns, lab.HostAddr+port)
+	}
+	for _, name := range []string{"/etc/docker/ca.pem", "/etc/docker/client.pem", "/etc/docker/client-key.pem", "/root/.ssh/id_ed25519"} {
+		text, err := b.host.Sh(b.ctx, "cat "+name)
+		b.must(err)
+		b.must(b.elsewhere.WriteFile(b.ctx, name, text))
+	}
+	_, err := b.elsewhere.Sh(b.ctx, "chmod 600 /root/.ssh/id_ed25519\n"+sshConfig+`
+docker context create ssh --docker host=ssh://u@`+lab.HostAddr+`
+docker context create tls --docker host=`+tlsAddr+`,ca=/etc/docker/ca.pem,cert=/etc/docker/client.pem,key=/etc/docker/client-key.pem`)
+	b.must(err)
+	return b
+}
+
+// sshConfig makes ssh ask nothing.
+const sshConfig = `printf 'StrictHostKeyChecking no\nUserKnownHostsFile /dev/null\nLogLevel ERROR\n' >/root/.ssh/config`
+
+// newReachable starts a host whose engine can be reached over ssh and over TCP with TLS.
+func newReachable(t *testing.T, options lab.Options, path string) *bench {
 	t.Helper()
 	options.NoDockerd = true
 	b := newBench(t, options, path)
@@ -71,7 +93,7 @@ func newWays(t *testing.T, options lab.Options, path string) *bench {
 	_, err := b.host.Sh(b.ctx, `mkdir -p /run/sshd /root/.ssh /home/u/.ssh
 ssh-keygen -q -t ed25519 -N '' -f /root/.ssh/id_ed25519
 cp /root/.ssh/id_ed25519.pub /home/u/.ssh/authorized_keys
-printf 'StrictHostKeyChecking no\nUserKnownHostsFile /dev/null\nLogLevel ERROR\n' >/root/.ssh/config
+`+sshConfig+`
 /usr/sbin/sshd`)
 	b.must(err)
 	return b
@@ -146,7 +168,10 @@ func (b *bench) judgedBy(w way, args ...string) (report string, exit int) {
 	if err := json.Unmarshal([]byte(out), r); err != nil {
 		b.t.Fatalf("%s: exit status %d: %v\n%s%s", w.name, exit, err, out, stderr)
 	}
-	r.Read = time.Time{}
+	if want := map[string]string{"ssh": "ssh", "tls": "tls"}[w.name]; want != "" && r.Engine.Context != want {
+		b.t.Errorf("%s: context %q", w.name, r.Engine.Context)
+	}
+	r.Read, r.Engine.Context = time.Time{}, ""
 	if r.Fix != nil {
 		r.Fix.Run = ""
 	}
@@ -193,7 +218,7 @@ func (b *bench) helpers() []string {
 func TestEveryWay(t *testing.T) {
 	lab.Need(t)
 	path := buildPlugin(t)
-	for _, f := range []fault{
+	for i, f := range []fault{
 		{name: "forwarding-off", inject: hardened, options: lab.Options{Firewalld: true}},
 		{name: "veth-down", inject: `ip link set $VETH down`},
 		{name: "docker-user-drop", inject: `iptables -I DOCKER-USER -p tcp --dport 80 -j DROP`},
@@ -205,11 +230,7 @@ func TestEveryWay(t *testing.T) {
 		{name: "route-blackhole", inject: `ip route add blackhole 172.17.0.2/32`},
 		{name: "bridge-down", inject: `ip link set docker0 down`},
 	} {
-		suites := []string{lab.Bookworm, lab.Forky}
-		if os.Getenv("NETCHECK_TEST_ALL") == "" {
-			suites = suites[len(f.name)%2:][:1]
-		}
-		for _, suite := range suites {
+		for _, suite := range suitesOf(nil, i) {
 			t.Run(f.name+"/"+suite, func(t *testing.T) {
 				t.Parallel()
 				f.options.Suite = suite
@@ -230,10 +251,6 @@ func everyWay(b *bench, f fault) {
 	var exit, repaired int
 	tried := 0
 	for _, w := range append([]way{asRoot}, ways...) {
-		if _, exit := b.run("sh", "-c", "command -v ssh"); exit != 0 && w.name == "ssh" {
-			b.t.Log("this root has no ssh client")
-			continue
-		}
 		tried++
 		got, code := b.judgedBy(w, "web")
 		if w.name == asRoot.name {

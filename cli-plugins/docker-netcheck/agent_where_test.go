@@ -17,7 +17,7 @@ import (
 func TestWhere(t *testing.T) {
 	lab.Need(t)
 	path := buildPlugin(t)
-	here, there := newWays(t, lab.Options{Suite: lab.Bookworm}, path), newWays(t, lab.Options{Suite: lab.Forky}, path)
+	here, there := newReachable(t, lab.Options{Suite: lab.Bookworm}, path), newReachable(t, lab.Options{Suite: lab.Forky}, path)
 	for _, b := range []*bench{here, there} {
 		b.web([]string{"-p", "80:80"}, nil)
 	}
@@ -26,7 +26,7 @@ func TestWhere(t *testing.T) {
 
 	// What the two hosts have between them: here's :2222 is there's sshd, here's :2376 there's engine.
 	for from, to := range map[string]string{":2222": ":22", ":2377": ":2376"} {
-		here.relay(lab.HostAddr+from, there, lab.HostAddr+to)
+		relay(here, here.host, lab.HostAddr+from, there.host.Netns, lab.HostAddr+to)
 	}
 	key, err := here.host.Sh(here.ctx, "cat /root/.ssh/id_ed25519.pub")
 	here.must(err)
@@ -92,10 +92,10 @@ func TestWhere(t *testing.T) {
 	})
 }
 
-// relay makes connections to an address of this host end at an address of another one.
-func (b *bench) relay(from string, other *bench, to string) {
+// relay makes connections to an address of a host end at an address that is reached from somewhere else.
+func relay(b *bench, host *lab.Host, from string, beyond *lab.Netns, to string) {
 	b.t.Helper()
-	l, err := b.host.Listen(from)
+	l, err := host.Listen(from)
 	b.must(err)
 	go func() {
 		for {
@@ -105,7 +105,7 @@ func (b *bench) relay(from string, other *bench, to string) {
 			}
 			go func() {
 				defer c.Close()
-				d, err := other.host.Dial(other.ctx, "tcp", to)
+				d, err := beyond.Dial(b.ctx, "tcp", to)
 				if err != nil {
 					return
 				}

@@ -185,6 +185,8 @@ type bench struct {
 	host   *lab.Host
 	stderr string // of the last run
 	plugin string // its path outside of the host
+
+	elsewhere *lab.Host // see newWays
 }
 
 func newBench(t testing.TB, options lab.Options, path string) *bench {

@@ -96,7 +96,7 @@ func Lasts(fix *remediate.Fix) string {
 	switch {
 	case kinds("file", "firewalld-zone-permanent"):
 		return "for good"
-	case !fix.Opens && kinds("iptables"):
+	case !fix.Opens && kinds("iptables", "nft"):
 		return "until the engine starts again, which makes the same itself"
 	}
 	return "until reboot"

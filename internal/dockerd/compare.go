@@ -255,7 +255,6 @@ type line struct {
 	spec      spec     // of an iptables rule
 	nft       *nftSpec // of a rule of the nftables backend
 	number    int      // from 1
-	handle    uint64   // of the nftables backend
 	rule      *Rule    // the expected rule that this is, or nil
 }
 

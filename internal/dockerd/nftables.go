@@ -215,18 +215,18 @@ func (c *comparison) nftLines(name string) []line {
 	}
 	printer := c.s.Host.NftPrinter()
 	var lines []line
-	add := func(text string, handle uint64) {
+	add := func(text string) {
 		l := newLine(text, true)
-		l.number, l.handle = len(lines)+1, handle
+		l.number = len(lines) + 1
 		lines = append(lines, l)
 	}
 	if set := c.table.Set(name); set != nil {
 		for _, text := range printer.Elements(c.table, set) {
-			add(text, 0)
+			add(text)
 		}
 	} else if chain := c.table.Chain(name); chain != nil {
 		for i := range chain.Rules {
-			add(printer.Rule(c.table, &chain.Rules[i]), chain.Rules[i].Handle)
+			add(printer.Rule(c.table, &chain.Rules[i]))
 		}
 	}
 	return lines

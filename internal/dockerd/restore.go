@@ -21,7 +21,7 @@ const (
 	// Of the nftables backend.
 	WakeTable Op = "wake table" // make the table, or end its being dormant
 	NewMap    Op = "new map"
-	Rehook    Op = "rehook" // delete a base chain and make it at its hook; its rules follow as Insert
+	Rehook    Op = "rehook" // have a base chain called where it belongs, with the rules that it has
 )
 
 // An Edit is one change of a chain. A list of edits is made in its order, in one transaction for each
@@ -34,12 +34,11 @@ type Edit struct {
 	Chain   string // or map
 	Number  int    // place of the rule from 1, as the earlier edits left the chain; 0 where there is none
 	Text    string // Insert, Replace: the rule; NewChain, Rehook: where a base chain of the nftables backend is called
-	Old     string // Replace, Delete: the rule that is there
+	Old     string // Replace, Delete: the rule that is there; Rehook: where the chain is called now, "" nowhere
 	After   string // the rule before the place, "" at the head
 	Before  string // the rule behind the place, or behind Old; "" at the end
 	Passes  string // Insert: the foreign rule, which ends the chain for every packet, that it is put before; "" for none
 	Element bool   // Insert, Delete: of the map that Chain names
-	Handle  uint64 // of the nftables backend. Delete: the rule; Insert: the rule before which, 0 at the end
 }
 
 // Restore returns the edits that do away with the given differences, which Compare found in s: chains
@@ -82,8 +81,7 @@ func builtIn(chain string) bool {
 // A restoration is that of one family.
 type restoration struct {
 	*comparison
-	edits    []Edit
-	rehooked []string // base chains of the nftables backend that are made anew
+	edits []Edit
 }
 
 func (r *restoration) edit(op Op, table, chain, text string) {
@@ -107,7 +105,9 @@ func (r *restoration) newChains(all []Difference) {
 			switch {
 			case slices.ContainsFunc(all, func(d Difference) bool { return d.Kind == Unhooked && d.Chain == chain.Name }):
 				r.edit(Rehook, chain.Table, chain.Name, hook)
-				r.rehooked = append(r.rehooked, chain.Name)
+				if now := r.table.Chain(chain.Name).Hook; now != nil {
+					r.edits[len(r.edits)-1].Old = hookText(now)
+				}
 			case r.there(chain) || !slices.ContainsFunc(all, func(d Difference) bool { return d.needs(chain) }):
 			case maps:
 				r.edit(NewMap, chain.Table, chain.Name, "")
@@ -152,7 +152,6 @@ func (r *restoration) restoreChain(table, chain string, all []Difference) {
 		work[i] = &lines[i]
 	}
 	e := Edit{Family: r.family, Variant: r.variant, Table: table, Chain: chain}
-	before := len(r.edits)
 	var insert []*Rule
 	for _, d := range all {
 		if d.Table != table || d.Chain != chain {
@@ -169,7 +168,7 @@ func (r *restoration) restoreChain(table, chain string, all []Difference) {
 			r.edits = append(r.edits, e)
 			work[at] = placed(d.Rule)
 		case d.Kind == Altered, d.Kind == Misplaced, d.Kind == Shadowed:
-			e.Op, e.Number, e.Old, e.Text, e.Handle, e.Element = Delete, at+1, work[at].text, "", work[at].handle, d.Rule.Element
+			e.Op, e.Number, e.Old, e.Text, e.Element = Delete, at+1, work[at].text, "", d.Rule.Element
 			e.After, e.Before = textAt(work, at-1), textAt(work, at+1)
 			r.edits = append(r.edits, e)
 			work = slices.Delete(work, at, at+1)
@@ -180,18 +179,8 @@ func (r *restoration) restoreChain(table, chain string, all []Difference) {
 	for _, rule := range inOrder(insert) {
 		at, passes := place(work, rule)
 		e.Number, e.Text, e.After, e.Before, e.Passes, e.Element = at+1, rule.Text, textAt(work, at-1), textAt(work, at), passes, rule.Element
-		e.Handle = 0
-		if behind := slices.IndexFunc(work[at:], func(l *line) bool { return l.handle != 0 }); behind >= 0 {
-			e.Handle = work[at+behind].handle
-		}
 		r.edits = append(r.edits, e)
 		work = slices.Insert(work, at, placed(rule))
-	}
-	if slices.Contains(r.rehooked, chain) { // and therefore empty: all of it is put in
-		r.edits = r.edits[:before]
-		for i, l := range work {
-			r.edits = append(r.edits, Edit{Op: Insert, Family: r.family, Table: table, Chain: chain, Number: i + 1, Text: l.text, After: textAt(work[:i], i-1)})
-		}
 	}
 }
 

@@ -146,6 +146,7 @@ func (f fault) test(t *testing.T, suite string) {
 	}
 	addr, client := lab.HostAddr+":8080", nobody
 	if f.v6 {
+		awaitAddresses(t, h)
 		addr, client = "["+lab.HostAddr6+"]:8080", nobody6
 	}
 	met := lab.Outcome(connect(t, h.Far(f.v6), addr, f.patience()))
@@ -195,6 +196,16 @@ func (f fault) test(t *testing.T, suite string) {
 		t.Errorf("%s, should be %s; the walk: %+v", v.Result, want, trace.Stops)
 	}
 	t.Logf("%s", seen)
+}
+
+// awaitAddresses waits until no IPv6 address of the real client is tentative: while it rules out duplicates of
+// its link-local address it asks nobody for the host's hardware address on behalf of its far one, which is no
+// address of that link.
+func awaitAddresses(t *testing.T, h *lab.Host) {
+	t.Helper()
+	if _, err := h.Clients[0].Sh(t.Context(), `until [ -z "$(ip -6 -o addr show tentative)" ]; do sleep .05; done`); err != nil {
+		t.Fatal(err)
+	}
 }
 
 // patience is how long the clients wait.

@@ -12,7 +12,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -298,46 +297,4 @@ func gone(t *testing.T, h *lab.Host, before string) {
 		time.Sleep(20 * time.Millisecond)
 	}
 	t.Errorf("before:\n%s\nafter:\n%s", before, after)
-}
-
-// TestUnderLoad has many connections to the same port at the same time: the probe sees its own alone.
-func TestUnderLoad(t *testing.T) {
-	h := healthy(t, lab.Options{})
-	var made, failed atomic.Int64
-	ctx, stop := context.WithCancel(t.Context())
-	done := make(chan struct{})
-	for range 4 {
-		go func() {
-			for ctx.Err() == nil {
-				if err := h.Far(false).Connect(ctx, lab.HostAddr+":8080"); err == nil {
-					made.Add(1)
-				} else if ctx.Err() == nil {
-					failed.Add(1)
-				}
-			}
-			done <- struct{}{}
-		}()
-	}
-	a := observeIn(t, h, "web", insideTarget{From: netstate.FromOutside, Client: nobody}, insideTarget{From: netstate.FromOutside, Client: nobody})
-	stop()
-	for range 4 {
-		<-done
-	}
-	for i, o := range a.Observations {
-		if a.Errors[i] != "" || o.Outcome != Connected {
-			t.Errorf("%s %+v", a.Errors[i], o)
-			continue
-		}
-		for _, c := range o.Copies {
-			if !strings.Contains(c.Text, nobody.String()) {
-				t.Errorf("not the probe's: %s", c.Text)
-			}
-		}
-		if len(o.Copies) != 12 || len(o.Drops) > 0 || len(o.Missing) > 0 {
-			t.Errorf("%d copies, drops %+v, missing %v", len(o.Copies), o.Drops, o.Missing)
-		}
-	}
-	if made.Load() == 0 || failed.Load() > 0 {
-		t.Errorf("%d connections were made meanwhile, %d failed", made.Load(), failed.Load())
-	}
 }

@@ -4,7 +4,7 @@ SHELL   := /bin/bash
 NAME    := docker-netcheck
 PKG     := ./cli-plugins/docker-netcheck
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
-LDFLAGS := -s -w -X main.version=$(VERSION)
+LDFLAGS := -s -w -X github.com/docker-netcheck/docker-netcheck/internal/metadata.Version=$(VERSION)
 BUILD   := CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)'
 # What the lab needs on the machine beside Go (it builds Debian roots and enters namespaces), and what the
 # tests that work in bare namespaces compare with.

@@ -75,19 +75,6 @@ func (j *Judgement) fixable() []*Finding {
 	return findings
 }
 
-// Restores says whether one of the fixes brings Docker's own rules back. It then needs to know of all
-// containers that have some.
-func (r *Report) Restores() bool {
-	for i := range r.Targets {
-		for _, finding := range r.Targets[i].fixable() {
-			if slices.ContainsFunc(finding.Fix.Steps, func(s remediate.Step) bool { return s.Kind == "iptables" && !finding.Fix.Opens }) {
-				return true
-			}
-		}
-	}
-	return false
-}
-
 // Lasts says how long a fix stays without its Persist.
 func Lasts(fix *remediate.Fix) string {
 	kinds := func(all ...string) bool {

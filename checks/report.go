@@ -119,8 +119,8 @@ func judge(suite []*Check, h *Host, t netstate.Target) Judgement {
 // Backend returns what programs the host's firewall for the engine: iptables, iptables+firewalld,
 // nftables, nftables+firewalld, none or unknown.
 //
-// Source: /info FirewallBackend.Driver from API 1.49 on; before, engines knew iptables alone, and went
-// through firewalld when it was there.
+// Source: /info FirewallBackend.Driver, which API 1.49 has. Before 29 engines know iptables alone, and go
+// through firewalld when it is there.
 func Backend(s *netstate.Snapshot) string {
 	switch e := s.Engine; {
 	case e == nil:
@@ -129,7 +129,7 @@ func Backend(s *netstate.Snapshot) string {
 		return "none"
 	case e.Driver != "":
 		return e.Driver
-	case e.AtLeast(28, 1, 0):
+	case e.AtLeast(29, 0, 0):
 		return "unknown"
 	case s.Why(netstate.Key{Part: netstate.Firewalld}) != "":
 		return "unknown"

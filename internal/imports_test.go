@@ -13,7 +13,7 @@ const module = "github.com/docker-netcheck/docker-netcheck/"
 // allowed lists, for each package, which of the project's own it may import. What is not listed may
 // import nothing of the project.
 var allowed = map[string][]string{
-	"cli-plugins/docker-netcheck": {"checks", "internal/host", "internal/probe", "internal/agent", "remediate", "internal/netstate", "internal/packet"},
+	"cli-plugins/docker-netcheck": {"checks", "internal/host", "internal/probe", "internal/agent", "internal/metadata", "remediate", "internal/netstate", "internal/packet"},
 	"checks":                      {"internal/packet", "internal/dockerd", "internal/netstate", "remediate"},
 	"internal/packet":             {"internal/netstate"},
 	"internal/dockerd":            {"internal/netstate"},

@@ -21,6 +21,7 @@ import (
 	"github.com/docker-netcheck/docker-netcheck/checks"
 	"github.com/docker-netcheck/docker-netcheck/internal/agent"
 	"github.com/docker-netcheck/docker-netcheck/internal/host"
+	"github.com/docker-netcheck/docker-netcheck/internal/metadata"
 	"github.com/docker-netcheck/docker-netcheck/internal/netstate"
 )
 
@@ -58,7 +59,7 @@ type checkOptions struct {
 	reach   reach
 	machine agent.Machine // the engine's host
 
-	neighbours bool // read what the engine says of the other containers as well
+	thorough bool // read what helps to name a fault and to mend it as well
 
 	suite []*checks.Check // of only and skip
 	ask   checks.Ask      // of port, client, iface and to
@@ -68,8 +69,8 @@ func newNetcheckCommand(dockerCLI command.Cli, exit *exitStatus) *cobra.Command 
 	options := checkOptions{filter: opts.NewFilterOpt()}
 	cmd := &cobra.Command{
 		Use:   "netcheck [OPTIONS] CONTAINER [CONTAINER...]",
-		Short: "Find what keeps a container from being reached, and fix it",
-		Long: `Find what keeps a container from being reached, and fix it
+		Short: metadata.Short,
+		Long: metadata.Short + `
 
 Names the one object on the engine's host (a rule, a sysctl, a route, a zone, a socket) that stops a
 client from reaching the container, or the container from reaching out. Nothing is sent and nothing is
@@ -280,7 +281,7 @@ func (o *checkOptions) read(ctx context.Context) (*netstate.Snapshot, error) {
 	ctx, cancel := context.WithTimeout(ctx, o.timeout)
 	defer cancel()
 	return o.machine.Collect(ctx, host.Options{
-		Containers: o.collected(), All: o.all, Filters: o.filter.Value(), Parts: o.needs(), Neighbours: o.neighbours,
+		Containers: o.collected(), All: o.all, Filters: o.filter.Value(), Parts: o.needs(), Thorough: o.thorough,
 	})
 }
 
@@ -291,16 +292,15 @@ type judged struct {
 	report   *checks.Report
 }
 
-// judge reads the host and judges it. Where Docker's own rules are to come back it does so once more, with
-// the other containers in sight: who flushed a table took their rules as well.
+// judge reads the host and judges it. Where not all is well it does so once more, and more thoroughly.
 func (o *checkOptions) judge(ctx context.Context) (*judged, error) {
 	s, err := o.read(ctx)
 	if err != nil {
 		return nil, err
 	}
 	found, err := o.judgeSnapshot(s)
-	if err == nil && !o.neighbours && found.report.Restores() {
-		o.neighbours = true
+	if err == nil && !o.thorough && found.report.Verdict != checks.Pass {
+		o.thorough = true
 		return o.judge(ctx)
 	}
 	return found, err

@@ -6,16 +6,14 @@ import (
 	"os"
 	"runtime/debug"
 
-	"github.com/docker/cli/cli-plugins/metadata"
+	climetadata "github.com/docker/cli/cli-plugins/metadata"
 	"github.com/docker/cli/cli-plugins/plugin"
 	"github.com/docker/cli/cli/command"
 	"github.com/spf13/cobra"
 
 	"github.com/docker-netcheck/docker-netcheck/internal/agent"
+	"github.com/docker-netcheck/docker-netcheck/internal/metadata"
 )
-
-// version is set by the linker.
-var version = "dev"
 
 // heapLimit is how much memory is taken before the garbage collector does anything: a run is over in
 // milliseconds, and what it reads of most hosts is far less.
@@ -31,10 +29,10 @@ func main() {
 	exit := &exitStatus{}
 	plugin.Run(func(dockerCLI command.Cli) *cobra.Command {
 		return newNetcheckCommand(dockerCLI, exit)
-	}, metadata.Metadata{
-		SchemaVersion: "0.1.0",
-		Vendor:        "docker-netcheck",
-		Version:       version,
+	}, climetadata.Metadata{
+		SchemaVersion: metadata.SchemaVersion,
+		Vendor:        metadata.Vendor,
+		Version:       metadata.Version,
 	})
 	os.Exit(exit.code)
 }
@@ -42,12 +40,12 @@ func main() {
 // alone makes `docker-netcheck web` the same command as `docker-netcheck netcheck web`, which is how
 // docker calls a plugin. Global options before the plugin's name come from docker alone.
 func alone(args []string) []string {
-	if os.Getenv(metadata.ReexecEnvvar) != "" {
+	if os.Getenv(climetadata.ReexecEnvvar) != "" {
 		return args
 	}
 	if len(args) > 1 {
 		switch args[1] {
-		case "netcheck", metadata.MetadataSubcommandName, metadata.HookSubcommandName, cobra.ShellCompRequestCmd, cobra.ShellCompNoDescRequestCmd:
+		case "netcheck", climetadata.MetadataSubcommandName, climetadata.HookSubcommandName, cobra.ShellCompRequestCmd, cobra.ShellCompNoDescRequestCmd:
 			return args
 		}
 	}

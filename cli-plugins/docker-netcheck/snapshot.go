@@ -47,7 +47,7 @@ func runSnapshot(ctx context.Context, dockerCLI command.Cli, machine agent.Machi
 	ctx, cancel := context.WithTimeout(ctx, 60*time.Second)
 	defer cancel()
 	s, err := machine.Collect(ctx, host.Options{
-		Containers: containers, All: len(containers) == 0, Parts: netstate.All,
+		Containers: containers, All: len(containers) == 0, Parts: netstate.All, Thorough: true,
 	})
 	done()
 	if err != nil {

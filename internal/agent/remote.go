@@ -98,7 +98,7 @@ func (r *remote) askFor(ctx context.Context, q request, each func(*reply) error)
 
 func (r *remote) Collect(ctx context.Context, o host.Options) (*netstate.Snapshot, error) {
 	a, err := r.ask(ctx, request{Do: doCollect, Collect: &collection{
-		Context: r.o.Context, Containers: o.Containers, All: o.All, Filters: o.Filters, Neighbours: o.Neighbours, Parts: o.Parts,
+		Context: r.o.Context, Containers: o.Containers, All: o.All, Filters: o.Filters, Thorough: o.Thorough, Parts: o.Parts,
 	}})
 	if err != nil {
 		return nil, err

@@ -158,7 +158,7 @@ func (s *server) do(ctx context.Context, q request, a *reply, more func(*reply) 
 	case q.Do == doCollect && q.Collect != nil:
 		here.context = q.Collect.Context
 		snapshot, err := here.Collect(ctx, host.Options{
-			Containers: q.Collect.Containers, All: q.Collect.All, Filters: q.Collect.Filters, Neighbours: q.Collect.Neighbours, Parts: q.Collect.Parts,
+			Containers: q.Collect.Containers, All: q.Collect.All, Filters: q.Collect.Filters, Thorough: q.Collect.Thorough, Parts: q.Collect.Parts,
 		})
 		if err != nil {
 			return err

@@ -75,7 +75,7 @@ type collection struct {
 	Containers []string      `json:"containers,omitempty"`
 	All        bool          `json:"all,omitempty"`
 	Filters    filters.Args  `json:"filters"`
-	Neighbours bool          `json:"neighbours,omitempty"`
+	Thorough   bool          `json:"thorough,omitempty"`
 	Parts      netstate.Part `json:"parts"`
 }
 

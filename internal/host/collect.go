@@ -19,6 +19,11 @@ import (
 // the order in which they were asked for; a container whose network another one has ("container:NAME")
 // brings that one along. One with the host's network has no namespace of its own in Sandboxes.
 //
+// What tells whether all is well is always read. What only helps to name a fault and to mend it is read
+// with Options.Thorough, and costs as much again: the other containers, the engine's /info, which makes it
+// start runc and docker-init, firewalld's settings, for each of whose answers it asks polkit, and the table of
+// connections where no port of UDP is published, of which the kernel looks at each of its 262,144 lists.
+//
 // Collect changes nothing: it makes no table, loads no netfilter module and sends no packet. Parts are
 // read side by side; when the engine was restarted or nf_tables changed meanwhile, all is read again,
 // thrice in all.
@@ -64,6 +69,7 @@ type collection struct {
 	opened []netns
 
 	before     guard
+	flows      sync.Once     // for readFlows
 	located    chan struct{} // closed when what follows is known
 	elsewhere  string        // why this host is not the engine's; "": it is, or that is not known
 	pidsDiffer bool          // dockerd numbers processes otherwise than this program
@@ -79,7 +85,7 @@ type guard struct {
 func newCollection(ctx context.Context, o Options) *collection {
 	c := &collection{o: o, m: machine{o.Root}, slots: make(chan struct{}, 4*runtime.GOMAXPROCS(0)), located: make(chan struct{})}
 	c.ctx, c.cancel = context.WithCancel(ctx)
-	c.s = &netstate.Snapshot{Schema: netstate.Schema, Parts: o.Parts}
+	c.s = &netstate.Snapshot{Schema: netstate.Schema, Parts: o.Parts, Thorough: o.Thorough}
 	return c
 }
 

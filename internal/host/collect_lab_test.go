@@ -70,7 +70,7 @@ func collectInside(text string) int {
 		}
 		start := time.Now()
 		s, err := Collect(ctx, Options{
-			Docker: docker, Containers: request.Containers, All: request.All, Parts: request.Parts,
+			Docker: docker, Containers: request.Containers, All: request.All, Parts: request.Parts, Thorough: true,
 		})
 		answer.Times = append(answer.Times, time.Since(start))
 		cancel()

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 
 	"github.com/docker-netcheck/docker-netcheck/internal/netstate"
 	"github.com/mdlayher/netlink"
@@ -36,6 +37,26 @@ const (
 )
 
 var tcpFlowStates = []string{"NONE", "SYN_SENT", "SYN_RECV", "ESTABLISHED", "FIN_WAIT", "CLOSE_WAIT", "LAST_ACK", "TIME_WAIT", "CLOSE", "SYN_SENT2"}
+
+// startFlows reads the host's table of connections beside the rest, once.
+func (c *collection) startFlows() {
+	if !c.asked(netstate.Conntrack) {
+		return
+	}
+	c.flows.Do(func() {
+		c.run(func() {
+			flows, err := c.readFlows()
+			c.s.Host.Flows = flows
+			c.missing(netstate.Key{Part: netstate.Conntrack}, err)
+		})
+	})
+}
+
+// connectionless says whether clients of the container may have entries that outlive it: those of a
+// protocol without an end of connections.
+func connectionless(a netstate.Container) bool {
+	return slices.ContainsFunc(slices.Concat(a.Published, a.Configured), func(b netstate.Binding) bool { return b.Port.Proto != "tcp" })
+}
 
 // readFlows dumps the host's connection tracking table. Where nothing tracks connections there is none.
 func (c *collection) readFlows() ([]netstate.Flow, error) {

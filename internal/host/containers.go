@@ -6,6 +6,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
+	"net/http"
 	"slices"
 	"strings"
 	"sync"
@@ -21,7 +23,7 @@ import (
 // soon as its process is known.
 func (c *collection) readEngine() error {
 	var wait sync.WaitGroup
-	errs := make([]error, 4)
+	errs := make([]error, 3)
 	run := func(i int, f func() error) {
 		wait.Add(1)
 		go func() {
@@ -32,29 +34,20 @@ func (c *collection) readEngine() error {
 	var list []network.Summary
 	if c.asked(netstate.Engine) {
 		c.s.Engine = &netstate.EngineState{Context: c.o.Context}
-		run(0, func() error {
-			ping, err := c.o.Docker.Ping(c.ctx)
-			c.s.Engine.API = ping.APIVersion
-			return err
-		})
-		run(1, func() error {
-			info, err := c.o.Docker.Info(c.ctx)
-			engineState(info, c.s.Engine)
-			return err
-		})
-		run(2, func() (err error) {
+		run(0, func() error { return c.greet(c.s.Engine) })
+		run(1, func() (err error) {
 			list, err = c.o.Docker.NetworkList(c.ctx, network.ListOptions{})
 			return err
 		})
 	}
 	var inspected []network.Inspect
-	run(3, func() (err error) {
+	run(2, func() (err error) {
 		inspected, err = c.readContainers()
 		return err
 	})
 	wait.Wait()
 	// The error of the container that was asked for says most.
-	for _, err := range []error{errs[3], errs[0], errs[1], errs[2]} {
+	for _, err := range []error{errs[2], errs[0], errs[1]} {
 		if err != nil {
 			return c.engineError(err)
 		}
@@ -70,6 +63,49 @@ func (c *collection) readEngine() error {
 	}
 	slices.SortFunc(c.s.Networks, func(a, b netstate.Network) int { return strings.Compare(a.Name+"\x00"+a.ID, b.Name+"\x00"+b.ID) })
 	return nil
+}
+
+// greet asks the engine who it is. An engine before 29 on this host is known by the header of any answer:
+// it programs iptables, and is not rootless, for we could not be in its namespaces then.
+func (c *collection) greet(e *netstate.EngineState) error {
+	if d, ok := c.o.Docker.(Dialer); ok && c.o.Place.Here && !c.o.Thorough {
+		e.API, e.Version = header(c.ctx, d)
+		if e.Version != "" && !e.AtLeast(29, 0, 0) {
+			return nil
+		}
+	}
+	ping, err := c.o.Docker.Ping(c.ctx)
+	if err != nil {
+		return err
+	}
+	e.API = ping.APIVersion
+	info, err := c.o.Docker.Info(c.ctx)
+	engineState(info, e)
+	return err
+}
+
+// header returns the latest API version and the version of the engine as the headers of its answer say
+// them: "Api-Version: 1.51", "Server: Docker/28.5.2 (linux)"; "" where they do not.
+func header(ctx context.Context, engine Dialer) (api, version string) {
+	transport := &http.Transport{
+		DialContext:       func(ctx context.Context, _, _ string) (net.Conn, error) { return engine.Dialer()(ctx) },
+		DisableKeepAlives: true,
+	}
+	request, err := http.NewRequestWithContext(ctx, http.MethodHead, "http://docker/_ping", nil)
+	if err != nil {
+		return "", ""
+	}
+	answer, err := transport.RoundTrip(request)
+	if err != nil {
+		return "", ""
+	}
+	defer answer.Body.Close()
+	server, ok := strings.CutPrefix(answer.Header.Get("Server"), "Docker/")
+	if !ok {
+		return "", ""
+	}
+	version, _, _ = strings.Cut(server, " ")
+	return answer.Header.Get("Api-Version"), version
 }
 
 // engineError tells an engine that does not answer from one that refuses.
@@ -141,7 +177,7 @@ func (c *collection) readContainers() ([]network.Inspect, error) {
 	if !c.asked(netstate.Engine) {
 		return nil, nil
 	}
-	if c.o.Neighbours {
+	if c.o.Thorough {
 		if err := c.readNeighbours(); err != nil {
 			return nil, err
 		}
@@ -230,6 +266,9 @@ func (c *collection) startSandbox(a netstate.Container) {
 	case c.pidsDiffer:
 		c.lacks(key, "dockerd numbers processes otherwise than this program: it is in another PID namespace")
 		return
+	}
+	if connectionless(a) {
+		c.startFlows()
 	}
 	n, err := c.m.openNetns(a.PID)
 	if err != nil {

@@ -21,7 +21,8 @@ const getProperties = "org.freedesktop.DBus.Properties.GetAll"
 // readFirewalld asks a running firewalld; it starts none. No bus, or nobody of that name on it, is
 // known absence.
 //
-// Each call takes firewalld about a millisecond, one after the other, so not all is asked for: of the
+// Each call takes firewalld about a millisecond, one after the other, for it asks polkit. Rules of its that
+// stop a packet stand among the host's; what they come of is asked for only where the reading is thorough, and not all of it: of the
 // runtime it reads the zones that are active, the default zone and "docker", and the active policies.
 // The others hold no link and no source and touch no packet. Of a policy that concerns only what the
 // host itself receives it knows the zones alone: its Target is "". The permanent configuration, whole, is read
@@ -47,7 +48,12 @@ func (c *collection) readFirewalld() {
 	}
 	f := &netstate.FirewalldState{}
 	r := firewalldReader{c.ctx, conn, f, nil}
-	r.read(c.m.firewalldConf())
+	options := c.m.firewalldConf()
+	if c.o.Thorough || options == nil {
+		r.read(options)
+	} else {
+		r.options(options)
+	}
 	if err := c.m.readPermanent(f); err != nil {
 		r.errs = append(r.errs, err)
 	}
@@ -116,11 +122,10 @@ func (r *firewalldReader) read(options map[string]string) {
 			options[name] = text(value)
 		}
 	}
-	f.DefaultZone = options["DefaultZone"] // set at runtime and permanently at once
 	var zones members
 	r.store(activeZones, &zones)
 	names := slices.Sorted(maps.Keys(zones))
-	for _, name := range []string{f.DefaultZone, "docker"} {
+	for _, name := range []string{options["DefaultZone"], "docker"} {
 		if !slices.Contains(names, name) && name != "" {
 			names = append(names, name)
 		}
@@ -172,11 +177,13 @@ func (r *firewalldReader) options(options map[string]string) {
 	f.Options = map[string]string{}
 	for name, value := range options {
 		switch name {
+		case "DefaultZone": // set at runtime and permanently at once
+			f.DefaultZone = value
 		case "FirewallBackend":
 			f.Backend = value
 		case "LogDenied":
 			f.LogDenied = value
-		case "IPv6_rpfilter", "IPv6_rpfilter2", "StrictForwardPorts", "DefaultZone":
+		case "IPv6_rpfilter", "IPv6_rpfilter2", "StrictForwardPorts":
 		default:
 			f.Options[name] = value
 		}

@@ -31,7 +31,7 @@ type Options struct {
 	Containers []string      // names, IDs or unique beginnings of IDs
 	All        bool          // the running containers as well
 	Filters    filters.Args  // those running containers that pass, as docker ps --filter
-	Neighbours bool          // what the engine says of all other running containers too, which are not asked for
+	Thorough   bool          // also what only a fault makes needed, see Collect
 	Parts      netstate.Part // what is read; containers that are asked for are inspected in any case
 	Place      Place         // of the engine, as Locate found it; the zero value: its address tells
 	Root       string        // where /proc, /sys and /etc are; "" for the root directory
@@ -40,8 +40,8 @@ type Options struct {
 // Docker is the little of the Docker API that is used; *client.Client of
 // github.com/docker/docker/client satisfies it.
 //
-// The engine's version comes from Info: ServerVersion makes the engine run runc and docker-init once
-// more, which takes as long as everything else together.
+// No ServerVersion: like Info it makes the engine run runc and docker-init, which takes as long as everything
+// else together.
 type Docker interface {
 	Ping(context.Context) (types.Ping, error)
 	Info(context.Context) (system.Info, error)

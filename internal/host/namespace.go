@@ -56,13 +56,8 @@ func (c *collection) readNamespace(n netns, id string, ns *netstate.Namespace) {
 	if c.asked(netstate.Nftables | netstate.Iptables) {
 		c.run(func() { c.readNetfilter(n, id, ns) })
 	}
-	if c.asked(netstate.Conntrack) && id == "" {
-		c.run(func() {
-			var err error
-			if ns.Flows, err = c.readFlows(); err != nil {
-				c.missing(key(netstate.Conntrack), err)
-			}
-		})
+	if c.o.Thorough && id == "" {
+		c.startFlows()
 	}
 }
 

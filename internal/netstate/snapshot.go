@@ -136,11 +136,12 @@ func (k Key) covers(asked Key) bool {
 // stands in Missing with the reason, and no check may take it for well.
 type Snapshot struct {
 	Schema     string                `json:"schema"`
-	Read       time.Time             `json:"read"`              // when reading ended
-	Parts      Part                  `json:"parts"`             // what was asked for
-	Missing    map[Key]string        `json:"missing,omitempty"` // what of it could not be read, and why
-	Kernel     string                `json:"kernel"`            // release, as uname -r
-	BootID     string                `json:"boot_id"`           // /proc/sys/kernel/random/boot_id
+	Read       time.Time             `json:"read"`               // when reading ended
+	Parts      Part                  `json:"parts"`              // what was asked for
+	Thorough   bool                  `json:"thorough,omitempty"` // read with what only helps to name a fault and to mend it: other containers, firewalld's settings, all of Engine, Host.Flows
+	Missing    map[Key]string        `json:"missing,omitempty"`  // what of it could not be read, and why
+	Kernel     string                `json:"kernel"`             // release, as uname -r
+	BootID     string                `json:"boot_id"`            // /proc/sys/kernel/random/boot_id
 	Engine     *EngineState          `json:"engine,omitempty"`
 	Containers []Container           `json:"containers,omitempty"`
 	Asked      []string              `json:"asked,omitempty"` // full IDs of the containers that were asked for, in that order; others are their donors

@@ -275,6 +275,9 @@ func (c *collection) startSandbox(a netstate.Container) {
 		c.missing(key, err)
 		return
 	}
+	if kept := c.s.Container(a.ID); kept != nil && c.asked(netstate.Files) {
+		kept.ResolvConf = c.m.resolvConf(a.PID)
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.opened = append(c.opened, n)

@@ -197,16 +197,20 @@ func configFromArguments(c *netstate.EngineConfig, arguments []string) (configFi
 			continue
 		}
 		_, known := stringSettings[name]
-		if !known && name != "config-file" {
+		if !known && name != "config-file" && name != "dns" {
 			continue
 		}
 		if !valued && i+1 < len(arguments) {
 			i++
 			value = arguments[i]
 		}
-		if known {
+		switch {
+		case known:
 			setString(c, name, value, fromArgument)
-		} else {
+		case name == "dns":
+			c.DNS = append(c.DNS, value)
+			setFrom(c, name, fromArgument)
+		default:
 			configFile = value
 		}
 	}
@@ -230,6 +234,11 @@ func configFromJSON(c *netstate.EngineConfig, text string) error {
 		if json.Unmarshal(settings[name], &value) == nil {
 			setString(c, name, value, fromDaemonJSON)
 		}
+	}
+	var servers []string
+	if json.Unmarshal(settings["dns"], &servers) == nil && len(servers) > 0 && c.DNS == nil {
+		c.DNS = servers
+		setFrom(c, "dns", fromDaemonJSON)
 	}
 	return nil
 }

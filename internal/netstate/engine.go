@@ -43,6 +43,7 @@ type EngineConfig struct {
 	BridgeAcceptFwmark string            `json:"bridge_accept_fwmark,omitempty"`
 	Bridge             string            `json:"bridge,omitempty"`
 	IP                 string            `json:"ip,omitempty"`     // default host address of published ports
+	DNS                []string          `json:"dns,omitempty"`    // name servers for containers
 	Unread             string            `json:"unread,omitempty"` // why dockerd's arguments or its file could not be read: no default is assumed then
 	From               map[string]string `json:"from,omitempty"`   // JSON name of a field above → "daemon.json", "dockerd argument", "info", "hairpin mode", "default"
 }
@@ -138,7 +139,8 @@ type Container struct {
 	Exposed     []Port     `json:"exposed,omitempty"`
 	PublishAll  bool       `json:"publish_all,omitempty"`
 	Endpoints   []Endpoint `json:"endpoints,omitempty"`
-	DNS         []string   `json:"dns,omitempty"` // HostConfig.Dns
+	DNS         []string   `json:"dns,omitempty"`         // HostConfig.Dns
+	ResolvConf  []string   `json:"resolv_conf,omitempty"` // lines of its own /etc/resolv.conf that name servers: "nameserver ADDR", and engine 25's "# ExtServers: […]" of those that 127.0.0.11 asks; nil: not read
 	AutoRemove  bool       `json:"auto_remove,omitempty"`
 	Project     string     `json:"project,omitempty"` // Compose's project and service: the only labels kept
 	Service     string     `json:"service,omitempty"`

@@ -25,6 +25,9 @@ namespace when that one is restarted or made anew.`,
 		if left := leftBehind(h, t); left != nil {
 			return left
 		}
+		if kept := keptIn(h, t); kept != nil {
+			return kept
+		}
 		findings := wrongGateway(h, t)
 		for _, stop := range h.stops(t, packet.LinkDown, packet.NoCarrier, packet.NoLink, packet.NoAddress, packet.NoNamespace, packet.IPv6Off, packet.NoRoute, packet.Unreachable) {
 			if stop.Hop.Place() != packet.Container {
@@ -68,6 +71,26 @@ func leftBehind(h *Host, t netstate.Target) []Finding {
 	default:
 		return nil
 	}
+	for _, stop := range h.Walk(t).Stops {
+		finding.explains = append(finding.explains, stop.Object)
+	}
+	return []Finding{finding}
+}
+
+// keptIn says so where a destination was named that the container was made not to reach.
+func keptIn(h *Host, t netstate.Target) []Finding {
+	c := h.Container(t.ID)
+	if c == nil || t.Direction != netstate.Out {
+		return nil
+	}
+	why := cutOff(h.Snapshot, c)
+	if why == "" || t.To.Addr().IsLoopback() || slices.ContainsFunc(c.Endpoints, func(e netstate.Endpoint) bool {
+		return e.IPv4.Masked().Contains(t.To.Addr()) || e.IPv6.Masked().Contains(t.To.Addr())
+	}) {
+		return nil
+	}
+	finding := Finding{Object: "container " + c.Name, At: packet.Container, Problem: why, Evidence: []string{"NetworkMode = " + c.NetworkMode},
+		Advice: "put it into a network that has a way out: docker network connect NETWORK " + c.Name}
 	for _, stop := range h.Walk(t).Stops {
 		finding.explains = append(finding.explains, stop.Object)
 	}

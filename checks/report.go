@@ -35,7 +35,8 @@ type ReportEngine struct {
 type Judgement struct {
 	netstate.Target
 	Status  Status   `json:"status"`
-	Cause   *Cause   `json:"cause"` // the first of Causes; null unless the target fails or warns
+	Reason  string   `json:"reason,omitempty"` // why nothing gets through and that is no fault: the container was made so
+	Cause   *Cause   `json:"cause"`            // the first of Causes; null unless the target fails or warns
 	Causes  []Cause  `json:"causes"`
 	Results []Result `json:"results"`
 	Live    *Live    `json:"live,omitempty"`
@@ -106,7 +107,7 @@ func Judge(suite []*Check, h *Host, targets []netstate.Target) *Report {
 
 func judge(suite []*Check, h *Host, t netstate.Target) Judgement {
 	results := Run(suite, h, t)
-	j := Judgement{Target: t, Status: StatusOf(results), Causes: []Cause{}, Results: results}
+	j := Judgement{Target: t, Status: StatusOf(results), Reason: asMade(h.Snapshot, t), Causes: []Cause{}, Results: results}
 	if j.Status == Fail || j.Status == Warn {
 		j.Causes = Causes(results)
 	}

@@ -2,6 +2,7 @@ package checks
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/docker-netcheck/docker-netcheck/internal/netstate"
@@ -33,6 +34,7 @@ route get with from, iif and mark shows what the kernel does.`,
 			case strings.HasPrefix(stop.Object, "neigh "):
 				finding.Advice = "ip " + strings.Replace(stop.Object, "neigh ", "neigh del ", 1)
 			case stop.Kind == packet.WrongRoute || stop.Kind == packet.Unreachable:
+				finding.explains = refusedFor(h, t, stop.Object)
 				finding.Advice = "take it away if nothing else needs it, or give Docker's networks another subnet (default-address-pools, bip); " + ownRoute(h, t)
 			case stop.Kind == packet.NoRoute:
 				finding.Advice = "give the host a route: ip route add default via GATEWAY, as its network's configuration has it"
@@ -41,6 +43,16 @@ route get with from, iif and mark shows what the kernel does.`,
 		}
 		return findings
 	},
+}
+
+// refusedFor returns what the reverse path filter says because of a route.
+func refusedFor(h *Host, t netstate.Target, route string) (objects []string) {
+	for _, stop := range h.stops(t, packet.RPFilter) {
+		if slices.Contains(stop.Evidence, route) {
+			objects = append(objects, stop.Object)
+		}
+	}
+	return objects
 }
 
 // ownRoute says which route of Docker's own would win over a wrong one.

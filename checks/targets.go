@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
-	"strings"
 
 	"github.com/docker-netcheck/docker-netcheck/internal/netstate"
 )
@@ -29,13 +28,6 @@ func (ask Ask) named() bool {
 	return ask.Port != (netstate.Port{}) || ask.Client.IsValid() || ask.From != ""
 }
 
-// documentation addresses stand for a client or destination that nobody named: nobody has them
-// (RFC 5737, RFC 3849).
-var assumed = map[netstate.Family][]netip.Addr{
-	netstate.IPv4: {netip.MustParseAddr("203.0.113.9"), netip.MustParseAddr("198.51.100.9"), netip.MustParseAddr("192.0.2.9")},
-	netstate.IPv6: {netip.MustParseAddr("2001:db8:ffff::9")},
-}
-
 // Targets returns what is to be judged of the containers that were asked for, in their order, and what is
 // to be said where there is nothing to judge.
 func Targets(s *netstate.Snapshot, ask Ask) (targets []netstate.Target, notes []string, err error) {
@@ -56,12 +48,12 @@ func Targets(s *netstate.Snapshot, ask Ask) (targets []netstate.Target, notes []
 		default:
 			in := ask.in(s, c)
 			targets = append(targets, in...)
-			if ask.Port == (netstate.Port{}) && ask.From == "" && !ask.Client.IsValid() {
+			if !ask.named() && (c.Running || len(in) == 0) {
 				targets = append(targets, ask.out(s, c)...)
 			}
 			if note := design(s, c); note != "" {
 				notes = append(notes, note)
-			} else if len(in) == 0 {
+			} else if len(in) == 0 && c.Running && cutOff(s, c) == "" {
 				notes = append(notes, c.Name+" publishes no port: only its way out is judged")
 			}
 		}
@@ -72,7 +64,7 @@ func Targets(s *netstate.Snapshot, ask Ask) (targets []netstate.Target, notes []
 	if ask.Iface != "" && s.Host.Link(ask.Iface) == nil && s.Why(netstate.Key{Part: netstate.Links}) == "" {
 		return nil, nil, fmt.Errorf("--iface %s: this host has no such interface", ask.Iface)
 	}
-	return targets, notes, nil
+	return targets, append(notes, lostClients(s, targets)...), nil
 }
 
 // in returns one target a published port and address family, and one for each port that was to be published
@@ -135,17 +127,6 @@ func (ask Ask) inTarget(s *netstate.Snapshot, c, owner *netstate.Container, b ne
 	return t
 }
 
-// servesIPv6 says whether an IPv6 binding is meant for anything: without docker-proxy, the engine lists the
-// bindings of a container that has no IPv6 address, and nothing serves them; nor does anything take ::1 to
-// a container, as IPv6 has no route_localnet.
-func servesIPv6(s *netstate.Snapshot, c *netstate.Container, host netip.Addr, from string) bool {
-	proxy := s.Engine == nil || s.Engine.Config.UserlandProxy == nil || *s.Engine.Config.UserlandProxy
-	if from == netstate.FromLocalhost {
-		return proxy
-	}
-	return proxy || !host.IsUnspecified() || slices.ContainsFunc(c.Endpoints, func(e netstate.Endpoint) bool { return e.IPv6.IsValid() })
-}
-
 // bindings returns the container's published ports, and behind them those that it was to have and has not:
 // a container that does not run has none yet, some networks give none.
 func bindings(c *netstate.Container) []netstate.Binding {
@@ -156,46 +137,6 @@ func bindings(c *netstate.Container) []netstate.Binding {
 		}
 	}
 	return all
-}
-
-// donor returns the container whose network namespace c uses: itself, or that of network mode container:ID.
-func donor(s *netstate.Snapshot, c *netstate.Container) *netstate.Container {
-	for range len(s.Containers) {
-		id, ok := strings.CutPrefix(c.NetworkMode, "container:")
-		if !ok || s.Container(id) == nil {
-			break
-		}
-		c = s.Container(id)
-	}
-	return c
-}
-
-// design says what cannot work with the container's network, by design, or "".
-func design(s *netstate.Snapshot, c *netstate.Container) string {
-	owner := donor(s, c)
-	switch {
-	case owner != c:
-		return fmt.Sprintf("%s has the network of %s: its ports and its way out are those of %[2]s", c.Name, owner.Name)
-	case c.NetworkMode == "host":
-		return c.Name + " has the host's own network: it publishes nothing, what it listens on is open on the host (--port judges one)"
-	case c.NetworkMode == "none":
-		return c.Name + " has no network, as it was told"
-	}
-	if slices.ContainsFunc(c.Published, func(b netstate.Binding) bool { return b.HostPort == 0 }) && c.Running {
-		return c.Name + " has ports without a port of the host: its network routes to the container's own address"
-	}
-	internal := len(c.Endpoints) > 0
-	for _, e := range c.Endpoints {
-		n := s.Network(e.NetworkID)
-		if n != nil && (n.Driver == "macvlan" || n.Driver == "ipvlan") && len(c.Endpoints) == 1 {
-			return fmt.Sprintf("%s is in the %s network %s: it publishes nothing, has an address of its own in the LAN, and this host itself does not reach it", c.Name, n.Driver, n.Name)
-		}
-		internal = internal && n != nil && n.Internal
-	}
-	if internal {
-		return c.Name + " is in internal networks alone: nothing is published and nothing gets out, as they were made for"
-	}
-	return ""
 }
 
 // from returns where the client is: where the user said; else on the host for a binding that only the
@@ -212,32 +153,16 @@ func (ask Ask) from(host netip.Addr) string {
 	return netstate.FromOutside
 }
 
-// out returns the container's ways out: one for each family in which it has a gateway.
+// out returns the container's ways out, one a family.
 func (ask Ask) out(s *netstate.Snapshot, c *netstate.Container) []netstate.Target {
-	owner := donor(s, c)
-	lost := strings.HasPrefix(owner.NetworkMode, "container:")
-	if !c.Running || c.NetworkMode == "none" && !ask.to() {
-		return nil
+	families := waysOut(s, donor(s, c))
+	if ask.To.IsValid() {
+		families = []netstate.Family{netstate.FamilyOf(ask.To.Addr())}
 	}
 	var targets []netstate.Target
-	for _, family := range []netstate.Family{netstate.IPv4, netstate.IPv6} {
-		if ask.To.IsValid() && netstate.FamilyOf(ask.To.Addr()) != family {
-			continue
-		}
-		hasGateway := lost && family == netstate.IPv4
-		for _, e := range owner.Endpoints {
-			if n := s.Network(e.NetworkID); n != nil && n.Internal {
-				continue
-			}
-			if family == netstate.IPv4 && e.Gateway4.IsValid() || family == netstate.IPv6 && e.Gateway6.IsValid() {
-				hasGateway = true
-			}
-		}
-		if !hasGateway && !ask.to() || family == netstate.IPv6 && !ask.to() && !reachesOut(s, family) {
-			continue
-		}
+	for _, family := range families {
 		t := netstate.Target{
-			Container: c.Name, ID: owner.ID, Direction: netstate.Out, From: netstate.FromContainer, Family: family,
+			Container: c.Name, ID: donor(s, c).ID, Direction: netstate.Out, From: netstate.FromContainer, Family: family,
 			To: ask.To,
 		}
 		if !t.To.IsValid() {
@@ -247,35 +172,6 @@ func (ask Ask) out(s *netstate.Snapshot, c *netstate.Container) []netstate.Targe
 		targets = append(targets, t)
 	}
 	return targets
-}
-
-// assume returns an address that lies beyond the default route of the host: in none of the networks
-// that it reaches otherwise.
-func assume(s *netstate.Snapshot, family netstate.Family) netip.Addr {
-candidates:
-	for _, addr := range assumed[family] {
-		for _, r := range s.Host.Routes {
-			if r.Family == family && r.Dst.Bits() > 0 && r.Dst.Contains(addr) {
-				continue candidates
-			}
-		}
-		return addr
-	}
-	return assumed[family][0]
-}
-
-// reachesOut says whether the host has a global address and a default route of that family, so that a
-// client beyond it is conceivable at all. What could not be read counts as a yes: then it is unknown.
-func reachesOut(s *netstate.Snapshot, family netstate.Family) bool {
-	if s.Why(netstate.Key{Part: netstate.Routes}) != "" {
-		return true
-	}
-	for _, r := range s.Host.Routes {
-		if r.Family == family && r.Dst.Bits() == 0 && r.Type == "unicast" {
-			return true
-		}
-	}
-	return false
 }
 
 // Name returns what a person calls the target: "web 80/tcp", "web out".

@@ -126,6 +126,9 @@ func (p *printer) report(r *checks.Report, h *checks.Host) {
 // judgement prints one target.
 func (p *printer) judgement(j *checks.Judgement, r *checks.Report, h *checks.Host) {
 	p.line("%s %s", p.mark(j.Status), p.who(j, h))
+	if j.Reason != "" {
+		p.field("BY DESIGN", clean(j.Reason))
+	}
 	for i, cause := range j.Causes {
 		label := "CAUSE"
 		switch {
@@ -369,7 +372,7 @@ func insertHop(hops []packet.Hop, hop packet.Hop) []packet.Hop {
 
 // well says what a clean report means, and where to look next.
 func (p *printer) well(r *checks.Report) {
-	if len(r.Targets) == 0 {
+	if !slices.ContainsFunc(r.Targets, func(j checks.Judgement) bool { return j.Reason == "" }) {
 		return
 	}
 	p.line("nothing on this host stops it. Not seen from here: the network card, the switch, a cloud's firewall, the client's own network.")

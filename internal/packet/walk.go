@@ -385,12 +385,28 @@ func (w *walker) back(e end) {
 		w.send(e.ns, q)
 	case e.left != nil && w.outside:
 		q.tuple = e.packet.tuple.reverse()
+		if own := w.x.inLAN(q.dst); own != nil {
+			w.receive(own.ns, own, q)
+			return
+		}
 		w.arrive(e.left, q)
 	case w.goal != nil && w.goal.ns == nil && e.left == nil:
 		if bridge := w.x.bridgeOf(e.packet.dst); bridge != nil {
 			w.receive(w.x.host, bridge, q)
 		}
 	}
+}
+
+// inLAN returns the link of a container that is in the LAN itself, past the host's own network layer, by its
+// address: macvlan, ipvlan.
+func (x *Index) inLAN(addr netip.Addr) *link {
+	for _, l := range x.byAddr[addr] {
+		switch l.Kind {
+		case "macvlan", "ipvlan", "macvtap":
+			return l
+		}
+	}
+	return nil
 }
 
 // outward walks a container's packet to the world or to another container.

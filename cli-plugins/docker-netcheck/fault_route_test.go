@@ -22,6 +22,8 @@ var routeFaults = []fault{
 		way: "in", check: "forwarding", object: `sysctl net\.ipv4\.conf\.docker0\.forwarding`, fixed: true},
 	{name: "rp-filter-strict", inject: `ip link add eth1 type veth peer name eth1p; ip link set eth1 up; ip link set eth1p up; ip route add 203.0.113.0/24 dev eth1; sysctl -qw net.ipv4.conf.all.rp_filter=1 net.ipv4.conf.eth0.rp_filter=1`,
 		args: []string{"--client", lab.FarAddr, "--iface", "eth0", "web"}, way: "in", check: "rpfilter", object: `sysctl net\.ipv4\.conf\.(eth0|all)\.rp_filter`},
+	{name: "rp-filter-overlap", inject: `ip route add 203.0.113.0/24 dev docker0; sysctl -qw net.ipv4.conf.eth0.rp_filter=1`, args: afar,
+		way: "in", check: "route", object: `route 203\.0\.113\.0/24 dev docker0.*`},
 	{name: "bridge-down", inject: `ip link set docker0 down`,
 		way: "in", check: "bridge", object: `link docker0`, fixed: true},
 	{name: "bridge-no-ip", inject: `ip addr flush dev docker0`,

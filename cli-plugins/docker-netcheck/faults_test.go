@@ -47,29 +47,21 @@ func suitesOf(allowed []string, number int) []string {
 func TestFaults(t *testing.T) {
 	lab.Need(t)
 	path := buildPlugin(t)
+	ran := newResults(t)
 	for i, f := range allFaults() {
 		for _, suite := range suitesOf(f.suites, i) {
 			t.Run(f.name+"/"+suite, func(t *testing.T) {
 				t.Parallel()
-				f.test(t, suite, path)
+				ran.note(t, f.name, suite, func() string { return f.test(t, suite, path) })
 			})
 		}
 	}
 }
 
-func (f fault) test(t *testing.T, suite, path string) {
-	f.options.Suite = suite
-	b := newBench(t, f.options, path)
-	if f.setup != "" {
-		b.must(b.host.ImportImage(b.ctx))
-		_, err := b.host.Sh(b.ctx, f.setup)
-		b.must(err)
-	}
-	run := f.run
-	if run == nil {
-		run = []string{"-p", "80:80"}
-	}
-	b.web(run, f.command)
+// host starts a host with web and breaks it.
+func (f fault) host(t *testing.T, suite, path string) *bench {
+	t.Helper()
+	b := f.bench(t, suite, path)
 	if f.more != "" {
 		b.inject(f.more)
 	}
@@ -84,12 +76,17 @@ func (f fault) test(t *testing.T, suite, path string) {
 		}
 		b.inject(f.inject)
 	}
-	if f.way != "" && f.status != checks.Warn {
+	if f.way != "" {
 		if got := b.try(f); got == "ok" {
 			t.Fatalf("the fault does nothing: %s is ok", f.way)
 		}
 	}
+	return b
+}
 
+// test breaks a host, and returns the object that netcheck names.
+func (f fault) test(t *testing.T, suite, path string) string {
+	b := f.host(t, suite, path)
 	args := f.args
 	if args == nil {
 		args = []string{"web"}
@@ -102,9 +99,9 @@ func (f fault) test(t *testing.T, suite, path string) {
 	if after := b.state(); after != broken {
 		t.Errorf("asking changed the host:\n%s", diff(broken, after))
 	}
-	b.expect(report, exit, f)
+	object := b.expect(report, exit, f)
 	if t.Failed() || !f.fixed {
-		return
+		return object
 	}
 
 	fix := []string{"--fix", "--yes"}
@@ -122,6 +119,7 @@ func (f fault) test(t *testing.T, suite, path string) {
 		t.Errorf("undo: exit status %d: %s%s", exit, out, b.stderr)
 	}
 	b.settles(broken)
+	return object
 }
 
 // settles waits until the host's state is what it was: links tell each other of a lost carrier up to a
@@ -141,8 +139,8 @@ func (b *bench) settles(want string) {
 // directions says which target a way is.
 var directions = map[string]string{"out": netstate.Out, "gateway": netstate.Out, "dns": netstate.Out, "peer": netstate.Peer}
 
-// expect compares a report with what the fault should have brought.
-func (b *bench) expect(report *checks.Report, exit int, f fault) {
+// expect compares a report with what the fault should have brought, and returns the object of the cause.
+func (b *bench) expect(report *checks.Report, exit int, f fault) string {
 	b.t.Helper()
 	want := f.status
 	if want == "" {
@@ -170,12 +168,14 @@ func (b *bench) expect(report *checks.Report, exit int, f fault) {
 		if len(target.Causes) > 1 {
 			b.t.Errorf("%s: more than one cause: %s", checks.Name(target.Target), jsonOf(target.Causes))
 		}
-		if b.t.Failed() {
+		if b.t.Failed() || target.Cause == nil {
 			b.t.Logf("report: %s", b.text(f.args))
+			return ""
 		}
-		return
+		return target.Cause.Object
 	}
 	b.t.Errorf("no target in direction %s: %s\n%s", direction, jsonOf(report), b.stderr)
+	return ""
 }
 
 // A bench is a lab host with the plugin, and what a test does with it.
@@ -196,6 +196,54 @@ func newBench(t testing.TB, options lab.Options, path string) *bench {
 	b.must(b.host.Install(ctx, path, lab.PluginPath))
 	_, err := b.host.Clients[0].Serve(lab.ClientAddr+":8080", http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, lab.Hello) }))
 	b.must(err)
+	for _, addr := range []string{lab.ClientAddr, lab.FarAddr} {
+		b.must(answerNames(b.host.Clients[0], addr+":53"))
+	}
+	return b
+}
+
+// answerNames is a name server that has one IPv4 address for every name.
+func answerNames(at *lab.Client, addr string) error {
+	c, err := at.ListenPacket(addr)
+	if err != nil {
+		return err
+	}
+	go func() {
+		query := make([]byte, 512)
+		for {
+			n, peer, err := c.ReadFrom(query)
+			if err != nil {
+				return // closed with its host
+			}
+			if n < 18 {
+				continue
+			}
+			// RFC 1035: the query becomes the answer; flags 8180, no error; type A is 1.
+			answer := append([]byte{query[0], query[1], 0x81, 0x80, 0, 1, 0, 0, 0, 0, 0, 0}, query[12:n]...)
+			if query[n-3] == 1 {
+				answer[7] = 1
+				answer = append(answer, 0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 60, 0, 4, 192, 0, 2, 1)
+			}
+			c.WriteTo(answer, peer)
+		}
+	}()
+	return nil
+}
+
+// bench starts the case's host, with the container that is asked about.
+func (f fault) bench(t testing.TB, suite, path string) *bench {
+	t.Helper()
+	f.options.Suite = suite
+	b := newBench(t, f.options, path)
+	if f.setup != "" {
+		b.must(b.host.ImportImage(b.ctx))
+		_, err := b.host.Sh(b.ctx, f.setup)
+		b.must(err)
+	}
+	if f.run == nil {
+		f.run = []string{"-p", "80:80"}
+	}
+	b.web(f.run, f.command)
 	return b
 }
 
@@ -273,6 +321,8 @@ func (b *bench) probe(way string) string {
 		b.must(err)
 		inside("peer")
 		url = "http://" + addr + "/"
+	case "big":
+		url += "big"
 	case "near":
 		from = b.host.Clients[0].Netns
 	case "in6":

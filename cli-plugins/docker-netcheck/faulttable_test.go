@@ -22,7 +22,7 @@ type fault struct {
 	probe   string                                 // shell script instead of the way's own probe; it succeeds where all is well
 	args    []string                               // of netcheck; default web
 
-	way    string // what fails: "in" from the far client, "near" from one on the link, "host", "localhost", "in6", "out", "gateway", "peer", "dns"; "" nothing that a probe shows
+	way    string // what fails: "in" from the far client, "big" for more than one segment, "near" from one on the link, "host", "localhost", "in6", "out", "gateway", "peer", "dns"; "" nothing that a probe shows
 	status checks.Status
 	check  string // of the cause of the target in that direction
 	object string // of the cause: a regular expression, for all of it
@@ -40,8 +40,14 @@ var (
 	nearby   = []string{"--client", lab.ClientAddr, "web"}
 	afar     = []string{"--client", lab.FarAddr, "web"}
 	afar6    = []string{"--client", lab.FarAddr6, "web"}
+	toClient = []string{"--to", lab.ClientAddr + ":8080", "web"}
 	toBridge = []string{"--to", "172.17.0.1:9000", "web"}
 )
+
+const macvlan = `docker network create -d macvlan --subnet 198.51.100.0/24 --gateway 198.51.100.2 --ip-range 198.51.100.128/28 -o parent=eth0 mv`
+
+// resolves asks for a name as the container's programs do.
+const resolves = `docker exec web timeout 3 nslookup example.com`
 
 const hardened = `sysctl -qw net.ipv4.ip_forward=0`
 

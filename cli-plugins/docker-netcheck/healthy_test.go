@@ -17,18 +17,19 @@ type healthy struct {
 	network   string // one of networks
 }
 
-// networks are ways to run web: docker run's options and, before it, what makes its network.
+// networks are ways to run web: docker run's options, what makes its network before it, and what follows.
 var networks = map[string]struct {
 	setup   string
 	run     []string
 	command []string
+	then    string
 }{
 	"default":  {run: []string{"-p", "80:80"}},
 	"user":     {setup: `docker network create app`, run: []string{"--network", "app", "-p", "80:80"}},
 	"internal": {setup: `docker network create --internal int`, run: []string{"--network", "int"}},
 	"host":     {run: []string{"--network", "host"}, command: []string{"httpd", "-f", "-p", "80", "-h", "/www"}},
 	"none":     {run: []string{"--network", "none"}, command: []string{"httpd", "-f", "-p", "80", "-h", "/www"}},
-	"two":      {setup: `docker network create app; docker create --name web --network app -p 80:80 bb:1 httpd -f -p 80 -h /www; docker network create other; docker network connect other web; docker start web`},
+	"two":      {setup: `docker network create app; docker network create other`, run: []string{"--network", "app", "-p", "80:80"}, then: `docker network connect other web`},
 	"dual":     {setup: `docker network create --ipv6 --subnet fd00:aa::/64 n6`, run: []string{"--network", "n6", "-p", "80:80"}, command: []string{"httpd", "-f", "-p", "[::]:80", "-h", "/www"}},
 }
 
@@ -93,22 +94,16 @@ func TestHealthy(t *testing.T) {
 }
 
 func (h healthy) test(t *testing.T, path string) {
-	b := newBench(t, lab.Options{Suite: h.suite, Firewalld: h.firewalld, IPv6: h.ipv6, Daemon: map[string]any{"userland-proxy": h.proxy}}, path)
-	b.must(b.host.ImportImage(b.ctx))
 	n := networks[h.network]
-	if n.setup != "" {
-		_, err := b.host.Sh(b.ctx, n.setup)
-		b.must(err)
-	}
-	if n.run != nil {
-		b.web(n.run, n.command)
-	}
+	options := lab.Options{Firewalld: h.firewalld, IPv6: h.ipv6, Daemon: map[string]any{"userland-proxy": h.proxy}}
+	b := fault{options: options, setup: n.setup, run: n.run, command: n.command}.bench(t, h.suite, path)
+	b.inject(n.then)
 	if h.firewalld && h.ipv6 {
 		// IPv6 clients of an IPv4 container come to docker-proxy, which the zone has to let in.
 		_, err := b.host.Sh(b.ctx, "firewall-cmd -q --add-port=80/tcp")
 		b.must(err)
 	}
-	if n.run == nil || len(n.run) > 2 && n.run[0] != "--network" {
+	if h.network != "internal" && h.network != "none" {
 		if got := b.works(fault{way: "in"}); got != "ok" {
 			t.Fatalf("it is not healthy: %s", got)
 		}

@@ -56,7 +56,7 @@ func Compare(trace *packet.Trace, o *Observation) Verdict {
 	case stop == nil:
 		v.Result, v.Why = o.silent()
 	default:
-		v.Result, v.Why = o.agrees(stop)
+		v.Result, v.Why = o.agrees(trace, stop)
 	}
 	return v
 }
@@ -135,7 +135,7 @@ func (o *Observation) silent() (result, why string) {
 }
 
 // agrees judges a packet that was stopped, as the walk had said.
-func (o *Observation) agrees(stop *packet.Stop) (result, why string) {
+func (o *Observation) agrees(trace *packet.Trace, stop *packet.Stop) (result, why string) {
 	said := fmt.Sprintf("%s: %s", stop.Object, stop.Why)
 	for _, r := range o.Rules {
 		if r.ends() && r.Object == stop.Object {
@@ -143,35 +143,54 @@ func (o *Observation) agrees(stop *packet.Stop) (result, why string) {
 		}
 	}
 	at := o.stoppedAt()
+	other := slices.ContainsFunc(o.Rules, func(r Rule) bool { return r.ends() && r.Counted == 0 })
 	switch {
 	case at == "":
 		return Unproved, fmt.Sprintf("there was %s, but where it was lost was not seen; the walk says: %s", o.outcome(), said)
-	case at == stop.Hop, at.IsReply() == stop.Hop.IsReply() && o.near(at, stop.Hop):
+	case slices.Contains(elsewhere, stop.Kind) && !o.Saw(packet.Container) && onWay(at) >= onWay(stop.Hop):
+		return Proved, o.ended() + ", and the container did not get it, as the walk says: " + said
+	case other: // the walk passed that rule
+	case at == stop.Hop, o.near(at, stop.Hop, trace.Via == "docker-proxy" || trace.Via == "local"):
 		return Proved, o.ended() + ", as the walk says: " + said
 	}
 	return Contradicted, fmt.Sprintf("the walk stops at %s (%s), but %s", stop.Hop, said, o.ended())
 }
 
-// near says whether two hops cannot be told apart by what is seen: the packet got no further than the walk
-// says, and between the two there is no place where it would have been seen.
-func (o *Observation) near(seen, said packet.Hop) bool {
-	way := packet.Hops
-	if seen.IsReply() {
-		way = replyHops
+// elsewhere are the kinds of stops at which a packet is not lost yet, but leaves the way to the container.
+var elsewhere = []packet.Kind{packet.Diverted, packet.WrongRoute, packet.NotPublished, packet.NoNamespace}
+
+// onWay returns how far a hop is on the whole way, there and back.
+func onWay(h packet.Hop) int {
+	if h.IsReply() {
+		return len(packet.Hops) + position(h)
 	}
-	i, j := position(seen), position(said)
+	return position(h)
+}
+
+// near says whether two hops cannot be told apart by what is seen: the packet got no further than the walk
+// says, and between the two there is no place where it would have been seen. atHost says that something on
+// the host answers in the container's stead.
+func (o *Observation) near(seen, said packet.Hop, atHost bool) bool {
+	way := slices.Clone(packet.Hops)
+	for _, h := range replyHops {
+		way = append(way, h.Reply())
+	}
+	i, j := onWay(seen), onWay(said)
 	if i > j {
 		return false // it got further than the walk says
 	}
-	for _, passed := range way[i+1 : j+1] {
-		switch passed {
-		case packet.Uplink, packet.Bridge, packet.Veth, packet.Container:
-			if passed != said.Place() && slices.Contains(o.Watched, passed) {
-				return false // it would have been seen there
+	return !slices.ContainsFunc(way[i+1:j+1], func(passed packet.Hop) bool {
+		switch passed.Place() {
+		case packet.Bridge, packet.Veth, packet.Container:
+			if atHost {
+				return false
 			}
+		case packet.Uplink:
+		default:
+			return false
 		}
-	}
-	return true
+		return passed != said && slices.Contains(o.Watched, passed.Place()) // it would have been seen there
+	})
 }
 
 // stoppedAt returns the hop where the packet ended, as far as it was seen: where a rule or the kernel

@@ -47,6 +47,13 @@ func TestCompare(t *testing.T) {
 	icmp.Flow.Proto = "icmp"
 	masqueraded := seen(Connected, packet.Uplink, packet.Uplink.Reply())
 	masqueraded.Conntrack = &netstate.Flow{Original: netstate.Tuple{Src: netip.MustParseAddrPort("203.0.113.9:7")}, Reply: netstate.Tuple{Dst: netip.MustParseAddrPort("172.17.0.1:9")}}
+	kind := func(hop packet.Hop, kind packet.Kind) *packet.Trace {
+		trace := stops(hop, "object", packet.Drop)
+		trace.Stops[0].Kind = kind
+		return trace
+	}
+	refused := seen(Refused, packet.Uplink, packet.Uplink.Reply())
+	refused.Drops = []Drop{{Hop: packet.Socket, Reason: "NO_SOCKET", Function: "tcp_v4_rcv", Where: "host"}}
 	web := *passes
 	web.Target.Port = netstate.Port{Number: 80, Proto: "tcp"}
 
@@ -75,6 +82,12 @@ func TestCompare(t *testing.T) {
 		{"a datagram without an answer", passes, udp, Proved, "reached the container"},
 		{"a container without an answer", passes, seen(Silent, packet.Uplink, packet.Bridge, packet.Veth, packet.Container), Contradicted, "did not answer"},
 		{"only later packets are stopped", later, seen(Connected, whole...), Proved, "SYN/ACK"},
+		{"nothing is published, the host refuses", kind(packet.DNAT, packet.NotPublished), refused, Proved, "did not get it"},
+		{"diverted, and dropped on that way", kind(packet.DNAT, packet.Diverted), dropped, Proved, "did not get it"},
+		{"diverted, says the walk, but it arrived", kind(packet.DNAT, packet.Diverted), seen(Silent, whole[:4]...), Contradicted, "last seen at container"},
+		{"dropped before it could be diverted", kind(packet.Masquerade, packet.Diverted), dropped, Contradicted, rule},
+		{"the container cannot answer", stops(packet.Container.Reply(), "route", packet.Drop), seen(Silent, whole[:4]...), Proved, "last seen at container"},
+		{"lost before the container could answer", stops(packet.Container.Reply(), "route", packet.Drop), seen(Silent, whole[:2]...), Contradicted, "last seen at bridge"},
 		{"an echo says nothing of a port", &web, icmp, Unproved, "another way than 80/tcp"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -147,7 +160,7 @@ func TestRequest(t *testing.T) {
 		{"a neighbour that is known", in("198.51.100.3", ""), ""},
 		{"a neighbour that nobody knows", in("198.51.100.77", ""), "no entry"},
 		{"a neighbour that would be asked again", in("198.51.100.4", ""), "stale"},
-		{"a client with a connection", in("203.0.113.50", ""), "live connection"},
+		{"a client with a connection", in("203.0.113.50", ""), ""},
 		{"the host itself", in("198.51.100.15", ""), "--client host"},
 		{"by a port of a bridge", in("203.0.113.9", "port0"), "a port of br0"},
 		{"by Docker's bridge", in("203.0.113.9", "docker0"), "no uplink"},

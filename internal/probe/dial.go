@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 	"time"
 	"unsafe"
@@ -24,8 +25,22 @@ type caller struct {
 	local bool // the kernel chooses the address
 }
 
-// newCaller makes the socket in a namespace. from is the client's address, zero for the kernel's choice.
-func newCaller(ns *netns, proto string, from netip.Addr, server netip.AddrPort) (*caller, error) {
+// newCaller makes the socket in a namespace. from is the client's address, zero for the kernel's choice; its
+// port, or identifier, is none of those that are taken.
+func newCaller(ns *netns, proto string, from netip.Addr, server netip.AddrPort, taken []uint16) (*caller, error) {
+	for tries := 0; ; tries++ {
+		c, err := openCaller(ns, proto, from, server)
+		if err != nil || !slices.Contains(taken, c.flow.Client.Port()) {
+			return c, err
+		}
+		c.Close()
+		if tries == 100 {
+			return nil, refuse("%s has too many connections to this host: the probe could be taken for one of them", from)
+		}
+	}
+}
+
+func openCaller(ns *netns, proto string, from netip.Addr, server netip.AddrPort) (*caller, error) {
 	c := &caller{fd: -1, raw: proto == "icmp", local: !from.IsValid()}
 	family := unix.AF_INET
 	if server.Addr().Is6() {

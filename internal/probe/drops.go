@@ -222,7 +222,7 @@ func dropHop(d Drop) packet.Hop {
 	}
 	for _, h := range dropHops {
 		if strings.Contains(d.Reason, h.word) || strings.Contains(d.Function, h.word) {
-			if d.inside() && h.hop != packet.Socket {
+			if d.inside() && h.hop != packet.Socket && !strings.Contains(d.Reason, "NEIGH") { // a neighbour is outside
 				return packet.Container
 			}
 			return h.hop

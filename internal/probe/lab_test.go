@@ -144,12 +144,12 @@ func (f fault) test(t *testing.T, suite string) {
 			t.Fatal(err)
 		}
 	}
-	addr, client := lab.HostAddr+":8080", nobody
+	addr, far, client := lab.HostAddr+":8080", lab.FarAddr, nobody
 	if f.v6 {
 		awaitAddresses(t, h)
-		addr, client = "["+lab.HostAddr6+"]:8080", nobody6
+		addr, far, client = "["+lab.HostAddr6+"]:8080", lab.FarAddr6, nobody6
 	}
-	met := lab.Outcome(connect(t, h.Far(f.v6), addr, f.patience()))
+	met := lab.Outcome(connect(t, h.Clients[0].Netns, far, addr, f.patience()))
 
 	segment := listenOnSegment(t, h)
 	before := leftovers(t, h)
@@ -216,17 +216,12 @@ func (f fault) patience() time.Duration {
 	return Timeout
 }
 
-// connect makes a connection as a real client, from its far address.
-func connect(t *testing.T, from *lab.Netns, addr string, patience time.Duration) error {
-	dialer := net.Dialer{Timeout: patience, FallbackDelay: -1}
+// connect makes a connection as a real client, from one of its addresses.
+func connect(t *testing.T, client *lab.Netns, from, to string, patience time.Duration) error {
+	dialer := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(from)}, Timeout: patience, FallbackDelay: -1}
 	dialer.SetMultipathTCP(false)
-	far := lab.FarAddr
-	if strings.HasPrefix(addr, "[") {
-		far = lab.FarAddr6
-	}
-	dialer.LocalAddr = &net.TCPAddr{IP: net.ParseIP(far)}
-	return from.Do(func() error {
-		conn, err := dialer.DialContext(t.Context(), "tcp", addr)
+	return client.Do(func() error {
+		conn, err := dialer.DialContext(t.Context(), "tcp", to)
 		if err == nil {
 			conn.Close()
 		}

@@ -115,7 +115,7 @@ func (e *experiment) prepare() error {
 	if e.ICMP || proto == "" {
 		proto = "icmp"
 	}
-	if e.caller, err = newCaller(from, proto, e.Client, e.Server); err != nil {
+	if e.caller, err = newCaller(from, proto, e.Client, e.Server, e.taken); err != nil {
 		return err
 	}
 	m := newMatcher(e.caller.flow, e.ports)

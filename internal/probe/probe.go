@@ -65,6 +65,7 @@ type Request struct {
 	names  naming   // of rules
 	ports  []uint16 // of the server's side, before and after translation
 	host   string   // the host's network namespace: "net:[4026531840]"
+	taken  []uint16 // the client's ports in connections that the host knows: the probe's is another
 	lacks  []string // for tests: what this kernel is taken to lack: "tcx", "btf", "tracefs"
 }
 

@@ -152,7 +152,8 @@ func (r *Request) neighbour(host *netstate.Namespace, link *netstate.Link) error
 		switch {
 		case entry == nil || entry.MAC == "":
 			return refuse("%s would be a neighbour on %s, and the host has no entry for it: a reply would ask the real segment", r.Client, link.Name)
-		case !slices.Contains([]string{"permanent", "noarp", "reachable"}, entry.State):
+		case !slices.Contains([]string{"permanent", "noarp", "reachable", "delay", "probe"}, entry.State):
+			// A packet for a stale one would have the host ask again; all others leave it as it is.
 			return refuse("the host's entry for the neighbour %s on %s is %s: a reply would disturb it", r.Client, link.Name, entry.State)
 		}
 	}
@@ -160,8 +161,8 @@ func (r *Request) neighbour(host *netstate.Namespace, link *netstate.Link) error
 		r.NextHop = entry.MAC
 	}
 	for _, flow := range host.Flows {
-		if flow.Original.Src.Addr() == r.Client && flow.Original.Dst == r.Server {
-			return refuse("%s has a live connection to %s: the probe could be taken for it", r.Client, r.Server)
+		if flow.Original.Src.Addr() == r.Client {
+			r.taken = append(r.taken, flow.Original.Src.Port())
 		}
 	}
 	return nil

@@ -92,7 +92,7 @@ func host(suite, plugin string, rounds int) (err error) {
 	}
 	cmd := h.Command(ctx, "/usr/bin/bench", "-inside", fmt.Sprintf("-rounds=%d", rounds))
 	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
-	return cmd.Run()
+	return errors.Join(cmd.Run(), probeCost(ctx, h))
 }
 
 // measure does the works in turn, so that whatever else the machine does hits all of them alike, and

@@ -17,10 +17,14 @@ through docker-proxy alone, and gives containers no way out.`,
 	Run: func(h *Host, t netstate.Target) []Finding {
 		e := h.Engine
 		switch {
-		case e.Rootless:
+		case e.Rootless && !e.Local:
 			return []Finding{{Unknown: true, Object: "engine rootless",
 				Problem:  "the engine runs without root: its bridges and rules are in a namespace that was not read",
 				Evidence: []string{"/info SecurityOptions: name=rootless"}}}
+		case e.Rootless && t.Direction == netstate.In && !e.Builtin():
+			return []Finding{{Unknown: true, Object: "engine rootless",
+				Problem:  "RootlessKit takes clients to the published port in a way that is not known here",
+				Evidence: []string{"--port-driver other than builtin"}}}
 		case !e.Local:
 			return []Finding{{Unknown: true, Object: "engine context " + e.Context,
 				Problem: "the engine's network namespace is not the one that was read",

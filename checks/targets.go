@@ -58,6 +58,10 @@ func Targets(s *netstate.Snapshot, ask Ask) (targets []netstate.Target, notes []
 			}
 		}
 	}
+	if s.Engine != nil && s.Engine.RootlessKit != nil {
+		kit := s.Engine.RootlessKit
+		notes = append(notes, fmt.Sprintf("the engine runs without root: judged in RootlessKit's namespace; its port driver (%s), %s and the host's own firewall are not", kit.PortDriver, kit.Net))
+	}
 	if peer != nil && len(targets) == 0 {
 		return nil, nil, fmt.Errorf("--to %s: is the container itself", ask.ToName)
 	}
@@ -94,6 +98,9 @@ func (ask Ask) in(s *netstate.Snapshot, c *netstate.Container) []netstate.Target
 
 // inTarget returns the target of one binding; none if no client can come to it.
 func (ask Ask) inTarget(s *netstate.Snapshot, c, owner *netstate.Container, b netstate.Binding) netstate.Target {
+	if s.Engine != nil && s.Engine.Builtin() { // whoever the client is, the port driver connects in its stead
+		ask.From, ask.Client, ask.Iface = netstate.FromLocalhost, netip.Addr{}, ""
+	}
 	host := b.Host
 	if !host.IsValid() {
 		host = netip.IPv4Unspecified()

@@ -159,15 +159,22 @@ func (b *bench) by(w way, args ...string) (stdout string, exit int, stderr strin
 	return string(out), cmd.ProcessState.ExitCode(), complaint.String()
 }
 
-// judgedBy is by with a report, as text that is the same for the same judgement: without times and
-// the number of a run.
-func (b *bench) judgedBy(w way, args ...string) (report string, exit int) {
+// report is by with a report.
+func (b *bench) report(w way, args ...string) (*checks.Report, int) {
 	b.t.Helper()
 	out, exit, stderr := b.by(w, append([]string{"--format", "json"}, args...)...)
 	r := &checks.Report{}
 	if err := json.Unmarshal([]byte(out), r); err != nil {
 		b.t.Fatalf("%s: exit status %d: %v\n%s%s", w.name, exit, err, out, stderr)
 	}
+	return r, exit
+}
+
+// judgedBy is report, as text that is the same for the same judgement: without times, the number of a run and
+// the context's name.
+func (b *bench) judgedBy(w way, args ...string) (report string, exit int) {
+	b.t.Helper()
+	r, exit := b.report(w, args...)
 	if want := map[string]string{"ssh": "ssh", "tls": "tls"}[w.name]; want != "" && r.Engine.Context != want {
 		b.t.Errorf("%s: context %q", w.name, r.Engine.Context)
 	}

@@ -85,7 +85,7 @@ func unjudged(s *netstate.Snapshot) string {
 			return why
 		}
 		return "no engine"
-	case s.Engine.Rootless:
+	case s.Engine.Rootless && !s.Engine.Local:
 		return "a rootless engine programs its own network namespace"
 	case !s.Engine.Local:
 		return "the engine programs another network namespace"

@@ -83,7 +83,7 @@ func TestNothingIsExpected(t *testing.T) {
 		name   string
 		change func(*netstate.Snapshot)
 	}{
-		{"rootless", func(s *netstate.Snapshot) { s.Engine.Rootless = true }},
+		{"rootless", func(s *netstate.Snapshot) { s.Engine.Rootless, s.Engine.Local = true, false }},
 		{"another namespace", func(s *netstate.Snapshot) { s.Engine.Local = false }},
 		{"no engine", func(s *netstate.Snapshot) { s.Engine = nil }},
 		{"28.0.0", func(s *netstate.Snapshot) { s.Engine.Version = "28.0.0" }},

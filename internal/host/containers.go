@@ -312,6 +312,14 @@ func (c *collection) finishEngine() {
 	default:
 		e.Local = c.bridgesHere()
 	}
+	if e.Rootless && e.Local {
+		e.RootlessKit = c.m.readRootlessKit(e.PID)
+		for i := range c.s.Containers {
+			if e.Builtin() && e.AtLeast(28, 0, 0) {
+				delivered(&c.s.Containers[i])
+			}
+		}
+	}
 	if err := c.m.readConfig(e, c.s.Proxies, c.hairpin()); err != nil {
 		e.Config.Unread = needsRoot(err)
 	}

@@ -163,6 +163,9 @@ func (m machine) lacksModule(name string) bool {
 
 // needsRoot turns a refusal for lack of privileges into what to do about it.
 func needsRoot(err error) string {
+	if os.Geteuid() == 0 { // in a user namespace root may not all
+		return err.Error()
+	}
 	if errors.Is(err, fs.ErrPermission) || errors.Is(err, unix.EPERM) || errors.Is(err, unix.EACCES) {
 		return "needs root: sudo docker netcheck …"
 	}

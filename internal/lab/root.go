@@ -35,7 +35,7 @@ var suites = map[string]suite{
 	Bookworm: {},
 	Trixie:   {packages: []string{"docker-cli"}},
 	Forky: {
-		packages: []string{"docker-cli"},
+		packages: []string{"docker-cli", "rootlesskit", "slirp4netns", "uidmap"},
 		// Not released: its index may be older than it allows itself to be.
 		options: []string{`--aptopt=Acquire::Check-Valid-Until "false"`},
 	},

@@ -16,6 +16,7 @@ type EngineState struct {
 	Context     string       `json:"context,omitempty"` // docker context that was asked
 	Driver      string       `json:"driver,omitempty"`  // /info FirewallBackend.Driver, API 1.49 and later
 	Rootless    bool         `json:"rootless,omitempty"`
+	RootlessKit *RootlessKit `json:"rootlesskit,omitempty"` // what joins a rootless engine's namespace, which Host is then, with the machine; nil: was not seen
 	Userns      bool         `json:"userns,omitempty"`
 	Swarm       string       `json:"swarm,omitempty"` // LocalNodeState: "inactive", "active", …
 	LiveRestore bool         `json:"live_restore,omitempty"`
@@ -25,6 +26,13 @@ type EngineState struct {
 	ReloadedAt  string       `json:"reloaded_at,omitempty"` // last firewalld reload that it saw
 	Config      EngineConfig `json:"config"`
 	Warnings    []string     `json:"warnings,omitempty"`
+}
+
+// RootlessKit is how a rootless engine's network namespace is joined with the machine's. What is delivered to
+// published ports comes from it: Container.Published says where.
+type RootlessKit struct {
+	Net        string `json:"net"`         // "slirp4netns", "pasta", "vpnkit", "lxc-user-nic"
+	PortDriver string `json:"port_driver"` // "builtin", "slirp4netns", "implicit"
 }
 
 // EngineConfig is how dockerd was told to program the host. A nil field is not known. What was inferred, from
@@ -46,6 +54,12 @@ type EngineConfig struct {
 	DNS                []string          `json:"dns,omitempty"`    // name servers for containers
 	Unread             string            `json:"unread,omitempty"` // why dockerd's arguments or its file could not be read: no default is assumed then
 	From               map[string]string `json:"from,omitempty"`   // JSON name of a field above → "daemon.json", "dockerd argument", "info", "hairpin mode", "default"
+}
+
+// Builtin says whether RootlessKit's builtin port driver delivers what comes to published ports: by connections
+// of its own, from within the namespace.
+func (e *EngineState) Builtin() bool {
+	return e.RootlessKit != nil && e.RootlessKit.PortDriver == "builtin"
 }
 
 // AtLeast says whether the engine's version is major.minor.patch or later; a version that cannot be

@@ -1,0 +1,47 @@
+//go:build linux
+
+package host
+
+import (
+	"net/netip"
+	"strings"
+
+	"github.com/docker-netcheck/docker-netcheck/internal/netstate"
+)
+
+// readRootlessKit reads how RootlessKit joins a rootless engine's namespace with the host, from the arguments
+// of the process of it that started dockerd.
+func (m machine) readRootlessKit(dockerd int) *netstate.RootlessKit {
+	for pid := dockerd; pid > 1; pid = m.parent(pid) {
+		words, err := m.arguments(pid)
+		if err != nil {
+			return nil
+		}
+		kit := &netstate.RootlessKit{}
+		for _, word := range words {
+			if value, ok := strings.CutPrefix(word, "--net="); ok {
+				kit.Net = value
+			} else if value, ok := strings.CutPrefix(word, "--port-driver="); ok {
+				kit.PortDriver = value
+			}
+		}
+		if kit.PortDriver != "" {
+			return kit
+		}
+	}
+	return nil
+}
+
+// delivered puts published ports where RootlessKit's builtin port driver delivers what comes to them: it
+// connects to a loopback address in the engine's namespace, and that is what the engine programs from 28.0 on.
+// Source: moby, daemon/libnetwork/internal/rlkclient, ChildHostIP.
+func delivered(c *netstate.Container) {
+	for i := range c.Published {
+		switch host := &c.Published[i].Host; {
+		case host.Is4():
+			*host = netip.AddrFrom4([4]byte{127, 0, 0, 1})
+		case host.Is6():
+			*host = netip.IPv6Loopback()
+		}
+	}
+}

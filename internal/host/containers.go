@@ -66,9 +66,9 @@ func (c *collection) readEngine() error {
 }
 
 // greet asks the engine who it is. An engine before 29 on this host is known by the header of any answer:
-// it programs iptables, and is not rootless, for we could not be in its namespaces then.
+// it programs iptables, and is not rootless, unless we are in a user namespace, which may be its.
 func (c *collection) greet(e *netstate.EngineState) error {
-	if d, ok := c.o.Docker.(Dialer); ok && c.o.Place.Here && !c.o.Thorough {
+	if d, ok := c.o.Docker.(Dialer); ok && c.o.Place.Here && !c.o.Thorough && !c.m.inUserNamespace() {
 		e.API, e.Version = header(c.ctx, d)
 		if e.Version != "" && !e.AtLeast(29, 0, 0) {
 			return nil

@@ -4,6 +4,7 @@ package host
 
 import (
 	"net/netip"
+	"slices"
 	"strings"
 
 	"github.com/docker-netcheck/docker-netcheck/internal/netstate"
@@ -44,4 +45,11 @@ func delivered(c *netstate.Container) {
 			*host = netip.IPv6Loopback()
 		}
 	}
+}
+
+// inUserNamespace says whether this program may be in another user namespace than the first one, in which
+// every user is who he is.
+func (m machine) inUserNamespace() bool {
+	text, err := m.read("proc/self/uid_map")
+	return err != nil || !slices.Equal(strings.Fields(text), []string{"0", "0", "4294967295"})
 }

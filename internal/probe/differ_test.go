@@ -30,7 +30,7 @@ func TestWalkAgrees(t *testing.T) {
 
 func walkAgrees(t *testing.T, suite string, sets int) {
 	h := healthy(t, lab.Options{Suite: suite})
-	ended := map[Outcome]int{}
+	ended, may := map[Outcome]int{}, 0
 	for n := range sets {
 		script := (&ruleMaker{rand.New(rand.NewPCG(6, uint64(n)))}).script()
 		if _, err := h.Sh(t.Context(), flushRules+script); err != nil {
@@ -43,12 +43,15 @@ func walkAgrees(t *testing.T, suite string, sets int) {
 		o := a.Observations[0]
 		trace := packet.New(a.Snapshot).Walk(o.Target)
 		ended[o.Outcome]++
+		if trace.Verdict == packet.May {
+			may++
+		}
 		if why := differs(trace, o); why != "" {
 			t.Errorf("set %d: %s\n%s\nthe walk: %s %+v\n%s", n, why, script, trace.Verdict, trace.Stops, o)
 		}
 	}
-	t.Logf("%v", ended)
-	if ended[Connected] < sets/8 || ended[Silent] < sets/8 || ended[Refused]+ended[Unreachable] == 0 {
+	t.Logf("%v; of %d the walk cannot tell", ended, may)
+	if may > sets/4 || ended[Connected] < sets/8 || ended[Silent] < sets/8 || ended[Refused]+ended[Unreachable] == 0 {
 		t.Error("the rules are too much alike")
 	}
 }
@@ -58,6 +61,9 @@ func differs(trace *packet.Trace, o *Observation) string {
 	want := map[packet.Verdict][]Outcome{packet.Pass: {Connected}, packet.Drop: {Silent}, packet.Refuse: {Refused, Unreachable}}[trace.Verdict]
 	stop := certain(trace)
 	switch {
+	case trace.Verdict == packet.May: // the client's own port decides
+		return ""
+	case stop != nil && stop.Hop.IsReply() && o.Outcome == Silent: // who is told of a refusal is the server
 	case !slices.Contains(want, o.Outcome):
 		return "the probe met " + o.outcome()
 	case stop == nil:

@@ -23,7 +23,7 @@ sends it elsewhere. What depends on chance, time or content, or is not understoo
 			finding := found(stop)
 			if !finding.Unknown && (stop.Owner != "" || stop.Kind == packet.Policy) {
 				finding.Advice = advice(stop)
-				finding.Fix = passBefore(h, t, stop)
+				finding.Fix = openFix(h, t, stop)
 			}
 			findings = append(findings, finding)
 		}
@@ -39,7 +39,11 @@ func advice(stop packet.Stop) string {
 	if stop.Owner == "" {
 		return "let this traffic pass by a rule of that chain, in the program or file that sets the policy"
 	}
-	return fmt.Sprintf("the rule is %s: change it there, or let this traffic pass before it", owner(stop.Owner))
+	said := fmt.Sprintf("the rule is %s: change it there, or let this traffic pass before it", owner(stop.Owner))
+	if command := takeOut(stop.Object); command != "" {
+		said += "; what takes it out: " + command
+	}
+	return said
 }
 
 // owner words who made a rule.

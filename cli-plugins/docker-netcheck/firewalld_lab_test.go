@@ -34,6 +34,19 @@ func TestFixFirewalld(t *testing.T) {
 	}
 	b.undoes(broken)
 
+	// A firewalld that lets nobody change it, as polkit and the bus's policy may have it.
+	b.must(b.host.WriteFile(b.ctx, "/etc/dbus-1/system.d/deny.conf", `<busconfig><policy context="mandatory">
+<deny send_destination="org.fedoraproject.FirewallD1" send_interface="org.fedoraproject.FirewallD1.zone" send_member="changeZoneOfInterface"/></policy></busconfig>`))
+	b.sh("dbus-send --system --print-reply --dest=org.freedesktop.DBus / org.freedesktop.DBus.ReloadConfig")
+	if report, exit := b.netcheck("--fix", "--yes", "--allow", "open", "web"); exit != 1 || report.Fix == nil || report.Fix.Changed ||
+		!strings.Contains(report.Fix.Why, "firewalld zone of docker0: firewalld: ") || !strings.Contains(b.stderr, "nothing was changed") {
+		t.Errorf("a firewalld that refuses: exit status %d, %s%s", exit, jsonOf(report.Fix), b.stderr)
+	} else {
+		t.Log(b.stderr)
+	}
+	b.settles(broken)
+	b.sh("rm /etc/dbus-1/system.d/deny.conf; dbus-send --system --print-reply --dest=org.freedesktop.DBus / org.freedesktop.DBus.ReloadConfig")
+
 	// A plan that firewalld cannot take any more.
 	if _, exit := b.run("docker", "netcheck", "--plan", "/root/plan", "--allow", "open", "web"); exit != 1 {
 		t.Errorf("--plan: exit status %d: %s", exit, b.stderr)

@@ -37,11 +37,11 @@ func TestProvisioning(t *testing.T) {
 		}
 		b.well()
 		// What no fix is known for ends with its status and the report.
-		b.sh("iptables -t mangle -I PREROUTING -i eth0 -p tcp --dport 80 -j DROP")
+		b.sh(hopelessly)
 		if out, exit := b.run("sh", "/root/provision"); exit != 1 || out != "" || !strings.Contains(b.stderr, checks.ReportSchema) {
 			t.Errorf("exit status %d: %s%s", exit, out, b.stderr)
 		}
-		b.sh("iptables -t mangle -D PREROUTING -i eth0 -p tcp --dport 80 -j DROP")
+		b.sh(hopefully)
 	})
 
 	t.Run("ansible", func(t *testing.T) {

@@ -41,7 +41,9 @@ func TestFix(t *testing.T) {
 				{"not root", notRoot},
 				{"read-only sysctls", readOnlySysctls},
 				{"legacy tables are locked", legacyLocked},
+				{"the disk is full", diskFull},
 				{"older runs", olderRuns},
+				{"another boot", otherBoot},
 				{"the container is another", otherContainer},
 				{"the engine is another", otherEngine},
 			} {
@@ -184,6 +186,12 @@ while :; do read -r v <$f; [ "$v" = 0 ] || { i=0; while [ $i -lt 300 ]; do i=$((
 	}
 }
 
+// A cause for which there is no fix: the rule's own set could not be put back.
+const (
+	hopelessly = "nft 'add table netdev x; add chain netdev x i { type filter hook ingress device eth0 priority 0; }; add rule netdev x i tcp dport { 80, 81 } drop'"
+	hopefully  = "nft delete table netdev x"
+)
+
 // halfAPlan breaks the host twice: once so that it can be put right, and once by a rule of somebody else.
 func halfAPlan(b *bench) {
 	b.sh(hardened + "; iptables -I DOCKER-USER -i eth0 -p tcp --dport 80 -j DROP")
@@ -200,7 +208,7 @@ func halfAPlan(b *bench) {
 	b.undoes(broken, report.Fix.Run)
 
 	// A cause without any fix: nothing is made, but what is asked for by name.
-	b.sh("iptables -D DOCKER-USER -i eth0 -p tcp --dport 80 -j DROP; iptables -t mangle -I PREROUTING -i eth0 -p tcp --dport 80 -j DROP")
+	b.sh("iptables -D DOCKER-USER -i eth0 -p tcp --dport 80 -j DROP; " + hopelessly)
 	hopeless := b.state()
 	report, exit = b.netcheck("--fix", "--yes", "--port", "80/tcp", "web")
 	if exit != 1 || report.Fix == nil || report.Fix.Changed || len(report.Fix.Refused) == 0 {
@@ -211,7 +219,7 @@ func halfAPlan(b *bench) {
 	if exit != 0 || report.Fix == nil || !report.Fix.Changed {
 		b.t.Errorf("--only: exit status %d, %s", exit, jsonOf(report.Fix))
 	}
-	b.sh("iptables -t mangle -D PREROUTING -i eth0 -p tcp --dport 80 -j DROP")
+	b.sh(hopefully)
 	b.well()
 }
 
@@ -222,6 +230,9 @@ func foreignRules(b *bench) {
 		{"iptables-legacy -P FORWARD DROP", "iptables-legacy -P FORWARD ACCEPT"},
 		{"nft 'add table inet x; add chain inet x forward { type filter hook forward priority 0; policy drop; }'", "nft delete table inet x"},
 		{`nft 'add table inet x; add chain inet x forward { type filter hook forward priority 0; }; add rule inet x forward tcp dport 22 accept; add rule inet x forward iifname "eth0" counter drop'`, "nft delete table inet x"},
+		{"iptables -t raw -A PREROUTING -p tcp -j DROP", "iptables -t raw -D PREROUTING -p tcp -j DROP"},
+		{"nft 'add table ip x; add chain ip x pre { type filter hook prerouting priority -150; policy drop; }'", "nft delete table ip x"},
+		{`nft 'add table netdev x; add chain netdev x i { type filter hook ingress device eth0 priority 0; }; add rule netdev x i udp dport 53 accept; add rule netdev x i ip protocol tcp counter drop; add rule netdev x i counter accept'`, "nft delete table netdev x"},
 	} {
 		b.sh(c.add)
 		broken := b.state()

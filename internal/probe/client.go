@@ -3,6 +3,7 @@
 package probe
 
 import (
+	"context"
 	"crypto/rand"
 	"fmt"
 	"net"
@@ -23,6 +24,7 @@ type synthetic struct {
 	uplink netlink.Link     // where its frames come in
 	mac    net.HardwareAddr // its own
 	from   net.HardwareAddr // what its frames say they come from
+	server net.Listener     // of a probe to outside
 }
 
 // hostMAC is the address of the host's end: locally administered, ours, and never that of another link.
@@ -116,6 +118,9 @@ func (s *synthetic) configure(r *Request) error {
 	if err := netlink.AddrAdd(eth0, addr); err != nil {
 		return fmt.Errorf("client's address %s: %w", r.Client, err)
 	}
+	if r.out() {
+		return s.listen(r, eth0)
+	}
 	// Everything is on this link; the server's hardware address is known.
 	everywhere := &net.IPNet{IP: make(net.IP, r.Client.BitLen()/8), Mask: net.CIDRMask(0, r.Client.BitLen())}
 	route := &netlink.Route{LinkIndex: eth0.Attrs().Index, Dst: everywhere, Scope: netlink.SCOPE_LINK}
@@ -131,6 +136,28 @@ func (s *synthetic) configure(r *Request) error {
 	return nil
 }
 
+// listen makes a server of it, inside of its namespace. It knows the host by the addresses of the uplink,
+// and no container: what comes from another address it does not answer, as the world would not.
+func (s *synthetic) listen(r *Request, eth0 netlink.Link) error {
+	for _, addr := range r.known {
+		route := &netlink.Route{LinkIndex: eth0.Attrs().Index, Dst: single(addr), Scope: netlink.SCOPE_LINK}
+		if err := netlink.RouteAdd(route); err != nil {
+			return fmt.Errorf("server's route: %w", err)
+		}
+		neigh := &netlink.Neigh{LinkIndex: eth0.Attrs().Index, IP: addr.AsSlice(), HardwareAddr: hostMAC, State: netlink.NUD_PERMANENT}
+		if err := netlink.NeighSet(neigh); err != nil {
+			return fmt.Errorf("server's neighbour: %w", err)
+		}
+	}
+	listen := net.ListenConfig{}
+	listen.SetMultipathTCP(false)
+	var err error
+	if s.server, err = listen.Listen(context.Background(), "tcp", r.Server.String()); err != nil {
+		return fmt.Errorf("server: %w", err)
+	}
+	return nil
+}
+
 func single(addr netip.Addr) *net.IPNet {
 	return &net.IPNet{IP: addr.AsSlice(), Mask: net.CIDRMask(addr.BitLen(), addr.BitLen())}
 }
@@ -138,6 +165,9 @@ func single(addr netip.Addr) *net.IPNet {
 // Close ends the client. Without its namespace the link would go too; but when, is the kernel's choice.
 func (s *synthetic) Close() error {
 	var err error
+	if s.server != nil {
+		s.server.Close()
+	}
 	if s.own != nil {
 		err = netlink.LinkDel(s.own)
 		s.own = nil

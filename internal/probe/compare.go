@@ -95,6 +95,9 @@ func (o *Observation) way(trace *packet.Trace) (result, why string) {
 	if other := o.otherWay(); other != "" {
 		return Unproved, reached + ", but the reply leaves by " + other + ", not by " + o.Uplink + ": whether it gets to the client is not to be seen here"
 	}
+	if o.Target.Direction == netstate.Out {
+		return Proved, "it left by " + o.Uplink + " and an answer came back in: " + o.Answer + ", made here in the destination's stead"
+	}
 	inside := o.Saw(packet.Container) || o.masqueraded()
 	watched := slices.Contains(o.Watched, packet.Container)
 	switch {
@@ -122,8 +125,19 @@ func (o *Observation) otherWay() string {
 	return strings.Join(slices.DeleteFunc(slices.Clone(o.ReplyBy), func(link string) bool { return link == o.Uplink }), ", ")
 }
 
+// lastCopy returns the last copy that was taken, or nil.
+func (o *Observation) lastCopy() *Copy {
+	if len(o.Copies) == 0 {
+		return nil
+	}
+	return &o.Copies[len(o.Copies)-1]
+}
+
 // silent judges a packet that the walk lets through and nobody answered.
 func (o *Observation) silent() (result, why string) {
+	if last := o.lastCopy(); o.Target.Direction == netstate.Out && last != nil && last.Hop == packet.Uplink {
+		return Unproved, "it left the host as " + last.Text + ", which is not from an address of " + o.Uplink + ": who answers that, is not to be seen here"
+	}
 	reached := o.Saw(packet.Container) && o.last(true) == "" && len(o.dropped()) == 0
 	switch {
 	case o.Flow.Proto == "udp" && o.Outcome == Silent && reached:
@@ -147,7 +161,7 @@ func (o *Observation) agrees(trace *packet.Trace, stop *packet.Stop) (result, wh
 	switch {
 	case at == "":
 		return Unproved, fmt.Sprintf("there was %s, but where it was lost was not seen; the walk says: %s", o.outcome(), said)
-	case slices.Contains(elsewhere, stop.Kind) && !o.Saw(packet.Container) && onWay(at) >= onWay(stop.Hop):
+	case slices.Contains(elsewhere, stop.Kind) && !o.Saw(packet.Container) && !o.before(at, stop.Hop):
 		return Proved, o.ended() + ", and the container did not get it, as the walk says: " + said
 	case other: // the walk passed that rule
 	case at == stop.Hop, o.near(at, stop.Hop, trace.Via == "docker-proxy" || trace.Via == "local"):
@@ -159,23 +173,18 @@ func (o *Observation) agrees(trace *packet.Trace, stop *packet.Stop) (result, wh
 // elsewhere are the kinds of stops at which a packet is not lost yet, but leaves the way to the container.
 var elsewhere = []packet.Kind{packet.Diverted, packet.WrongRoute, packet.NotPublished, packet.NoNamespace}
 
-// onWay returns how far a hop is on the whole way, there and back.
-func onWay(h packet.Hop) int {
-	if h.IsReply() {
-		return len(packet.Hops) + position(h)
-	}
-	return position(h)
+// before says whether a packet meets the one hop before the other.
+func (o *Observation) before(a, b packet.Hop) bool {
+	ways := o.ways()
+	return slices.Index(ways, a) < slices.Index(ways, b)
 }
 
 // near says whether two hops cannot be told apart by what is seen: the packet got no further than the walk
 // says, and between the two there is no place where it would have been seen. atHost says that something on
 // the host answers in the container's stead.
 func (o *Observation) near(seen, said packet.Hop, atHost bool) bool {
-	way := slices.Clone(packet.Hops)
-	for _, h := range replyHops {
-		way = append(way, h.Reply())
-	}
-	i, j := onWay(seen), onWay(said)
+	way := o.ways()
+	i, j := slices.Index(way, seen), slices.Index(way, said)
 	if i > j {
 		return false // it got further than the walk says
 	}

@@ -168,7 +168,7 @@ func TestRequest(t *testing.T) {
 		{"by a link that is down", in("203.0.113.9", "eth1"), "is down"},
 		{"by a link that is not there", in("203.0.113.9", "eth7"), "no link eth7"},
 		{"by the bridge above", in("203.0.113.9", "br0"), ""},
-		{"out", netstate.Target{Direction: netstate.Out, From: netstate.FromContainer, Family: netstate.IPv4}, "leave the machine"},
+		{"out to somebody", netstate.Target{Direction: netstate.Out, From: netstate.FromContainer, Family: netstate.IPv4, To: netip.MustParseAddrPort("9.9.9.9:53")}, "may be somebody's"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			r, err := NewRequest(aHost(), c.target, "")

@@ -58,12 +58,12 @@ func walkAgrees(t *testing.T, suite string, sets int) {
 
 // differs says how walk and packet differ, or "".
 func differs(trace *packet.Trace, o *Observation) string {
-	want := map[packet.Verdict][]Outcome{packet.Pass: {Connected}, packet.Drop: {Silent}, packet.Refuse: {Refused, Unreachable}}[trace.Verdict]
+	// A refusal may be told to the other side, or its answer be dropped in turn.
+	want := map[packet.Verdict][]Outcome{packet.Pass: {Connected}, packet.Drop: {Silent}, packet.Refuse: {Refused, Unreachable, Silent}}[trace.Verdict]
 	stop := certain(trace)
 	switch {
 	case trace.Verdict == packet.May: // the client's own port decides
 		return ""
-	case stop != nil && stop.Hop.IsReply() && o.Outcome == Silent: // who is told of a refusal is the server
 	case !slices.Contains(want, o.Outcome):
 		return "the probe met " + o.outcome()
 	case stop == nil:

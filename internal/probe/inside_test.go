@@ -41,6 +41,7 @@ type insideTarget struct {
 	Client  netip.Addr
 	Iface   string
 	To      netip.AddrPort // of a peer
+	Out     bool           // the container asks Client
 	Proto   string         // "" for tcp
 	V6      bool
 	ICMP    bool
@@ -161,6 +162,9 @@ func (t insideTarget) request(s *netstate.Snapshot) (*Request, error) {
 		if t.To.Port() != 0 {
 			target.Port = netstate.Port{Number: t.To.Port(), Proto: "tcp"}
 		}
+	}
+	if t.Out {
+		target.Direction, target.From, target.To, target.Client = netstate.Out, netstate.FromContainer, netip.AddrPortFrom(t.Client, 0), netip.Addr{}
 	}
 	proto := t.Proto
 	if proto == "" {

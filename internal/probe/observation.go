@@ -134,11 +134,12 @@ func (o *Observation) Last() packet.Hop { return o.last(false) }
 // last returns the furthest hop of one direction.
 func (o *Observation) last(reply bool) packet.Hop {
 	best, at := -1, packet.Hop("")
+	ways := o.ways()
 	see := func(h packet.Hop) {
 		if h == "" || h.IsReply() != reply {
 			return
 		}
-		if i := position(h); i > best {
+		if i := slices.Index(ways, h); i > best {
 			best, at = i, h
 		}
 	}
@@ -154,18 +155,23 @@ func (o *Observation) last(reply bool) packet.Hop {
 	return at
 }
 
-// replyHops is the way back, in order: the host's hooks come in their own order, not in that of the way
-// in turned round.
-var replyHops = []packet.Hop{
+// outward is the way out of a container, in order: that of a reply to what came in, and of what a container
+// asks. The host's hooks come in their own order, not in that of the way in turned round.
+var outward = []packet.Hop{
 	packet.Socket, packet.Container, packet.Veth, packet.Bridge, packet.DNAT, packet.Route, packet.Accept, packet.Masquerade, packet.Uplink,
 }
 
-// position returns how far a hop is on its way, there or back.
-func position(h packet.Hop) int {
-	if h.IsReply() {
-		return slices.Index(replyHops, h.Place())
+// ways are the hops there and back, in order, the latter as replies'.
+func (o *Observation) ways() []packet.Hop {
+	there, back := packet.Hops, outward
+	if o.Target.Direction == netstate.Out {
+		there, back = back, there
 	}
-	return slices.Index(packet.Hops, h)
+	all := slices.Clone(there)
+	for _, h := range back {
+		all = append(all, h.Reply())
+	}
+	return all
 }
 
 // Saw says whether a copy was taken at the hop.

@@ -112,10 +112,17 @@ func (e *experiment) prepare() error {
 		return err
 	}
 	proto := e.Target.Port.Proto
-	if e.ICMP || proto == "" {
+	switch {
+	case e.out():
+		proto = "tcp"
+	case e.ICMP || proto == "":
 		proto = "icmp"
 	}
-	if e.caller, err = newCaller(from, proto, e.Client, e.Server, e.taken); err != nil {
+	client := e.Client
+	if e.out() {
+		client = netip.Addr{}
+	}
+	if e.caller, err = newCaller(from, proto, client, e.Server, e.taken); err != nil {
 		return err
 	}
 	m := newMatcher(e.caller.flow, e.ports)
@@ -127,8 +134,12 @@ func (e *experiment) prepare() error {
 	if err != nil {
 		return err
 	}
+	outside := m
+	if e.out() {
+		outside.client, outside.port = e.Client, e.Server.Port()
+	}
 	e.divert, err = divert(injector{
-		match: m, own: e.client.own, client: e.client.mac, uplink: e.client.uplink, from: e.client.from,
+		match: outside, own: e.client.own, client: e.client.mac, uplink: e.client.uplink, from: e.client.from,
 		leaves: exits, name: e.Table(), older: slices.Contains(e.lacks, "tcx"),
 	})
 	if errors.Is(err, errForeign) {
@@ -201,9 +212,11 @@ func (e *experiment) locate() (*netns, error) {
 			return nil, err
 		}
 		e.client = client
-		return client.ns, nil
+		if !e.out() {
+			return client.ns, nil
+		}
 	}
-	if e.Target.Direction != netstate.Peer {
+	if e.Target.Direction == netstate.In {
 		return e.host.netns, nil
 	}
 	ns, err := e.container(e.peer)
@@ -279,6 +292,9 @@ func (e *experiment) gather(before *netstate.IptablesSet) {
 	}
 	if e.divert != nil {
 		o.ReplyBy, o.Left = e.divert.left()
+		if e.out() {
+			o.ReplyBy, o.Left = nil, o.ReplyBy
+		}
 	}
 	e.hangUp(syn)
 }
@@ -295,8 +311,8 @@ func (e *experiment) copies() (syn *frame) {
 				continue
 			}
 			reply := f.toward(client)
-			if own && !reply {
-				continue // what the client says enters the uplink, and is seen there
+			if own && reply == e.out() {
+				continue // what comes from outside enters the uplink, and is seen there
 			}
 			if f.tcp != nil && f.tcp.SYN && !f.tcp.ACK && syn == nil {
 				syn = f
@@ -353,7 +369,7 @@ func (e *experiment) hangUp(syn *frame) {
 	if e.client == nil {
 		return
 	}
-	if syn != nil && !e.o.Outcome.Well() {
+	if syn != nil && !e.out() && !e.o.Outcome.Well() {
 		e.client.reset(e.o.Flow, syn.tcp.Seq+1)
 	}
 	conntrack(conntrackDelete, e.o.Flow)

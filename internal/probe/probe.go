@@ -7,6 +7,9 @@
 // host's own tables: no address, no route, no rule, no neighbour, since with any of them the probe could
 // succeed where a client fails.
 //
+// A connection out of a container needs no machine there either: the probe takes the part of one that has an
+// address that is nobody's, and answers in its stead.
+//
 // What is installed meanwhile belongs to this process (BPF links, a namespace without a name, an
 // nftables table with an owner), and the kernel takes it away with the process, however that ends. On
 // kernels that lack one of these, and for the record, Request.Installs names all of it and Store removes
@@ -45,9 +48,9 @@ type Request struct {
 	Target netstate.Target
 	Server netip.AddrPort // where the connection goes: the concrete address
 
-	// Of a probe from outside.
-	Client  netip.Addr // the address that it comes from
-	Uplink  string     // link by which it comes in
+	// Of a probe from outside, and of one to outside.
+	Client  netip.Addr // the address outside: the client's, or the server's
+	Uplink  string     // link by which its packets come in
 	NextHop string     // MAC of the machine that a real client's frames would come from; "": not known
 
 	// ICMP makes an echo request of it, instead of what the target's port asks for.
@@ -59,14 +62,15 @@ type Request struct {
 	Timeout time.Duration
 	Tag     string // 8 hexadecimal digits that all names of this probe end in
 
-	places []place  // where copies are taken, in the order of the way in
-	peer   place    // of a peer: the container that connects
-	shared []string // Docker's bridges: what leaves by them stays on the machine
-	names  naming   // of rules
-	ports  []uint16 // of the server's side, before and after translation
-	host   string   // the host's network namespace: "net:[4026531840]"
-	taken  []uint16 // the client's ports in connections that the host knows: the probe's is another
-	lacks  []string // for tests: what this kernel is taken to lack: "tcx", "btf", "tracefs"
+	places []place      // where copies are taken, in the order of the way in
+	peer   place        // of a peer: the container that connects
+	shared []string     // Docker's bridges: what leaves by them stays on the machine
+	names  naming       // of rules
+	ports  []uint16     // of the server's side, before and after translation
+	host   string       // the host's network namespace: "net:[4026531840]"
+	taken  []uint16     // the client's ports in connections that the host knows: the probe's is another
+	known  []netip.Addr // of a probe to outside: the addresses that the machine there knows a way to
+	lacks  []string     // for tests: what this kernel is taken to lack: "tcx", "btf", "tracefs"
 }
 
 // A place is a link where copies of the probe's packets are taken.

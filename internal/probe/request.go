@@ -45,14 +45,11 @@ func NewRequest(s *netstate.Snapshot, t netstate.Target, uplink string) (*Reques
 		if t.To.Port() == 0 {
 			r.ICMP = true
 		}
-		c, ns := s.Container(t.ID), s.Sandboxes[t.ID]
-		if !t.To.Addr().IsValid() || c == nil || ns == nil || c.PID == 0 {
-			err = refuse("the target has no address to connect to, or %s does not run", t.Container)
-			break
+		if err = r.from(s, t.ID, t.Container); err == nil && !t.To.Addr().IsValid() {
+			err = refuse("the target has no address to connect to")
 		}
-		r.peer = place{container: c.ID, name: c.Name, pid: c.PID, id: ns.ID}
 	case t.Direction == netstate.Out:
-		err = refuse("a connection out of the container would leave the machine")
+		err = r.away(s, uplink)
 	default:
 		err = refuse("a target that is %s from %q", t.Direction, t.From)
 	}
@@ -77,6 +74,70 @@ func (r *Request) outside(host *netstate.Namespace, uplink string) error {
 	if host.LinkWith(r.Client) != nil {
 		return refuse("%s is the host's own address: ask for --client host", r.Client)
 	}
+	if err := r.enter(host, uplink); err != nil {
+		return err
+	}
+	if err := r.serve(host, r.Uplink); err != nil {
+		return err
+	}
+	return r.neighbour(host)
+}
+
+// away fills in a destination outside, whose part the probe takes, the uplink and the container that asks.
+func (r *Request) away(s *netstate.Snapshot, uplink string) error {
+	t := r.Target
+	to := t.To.Addr().Unmap()
+	switch {
+	case !slices.ContainsFunc(documentation, func(p netip.Prefix) bool { return p.Contains(to) }):
+		return refuse("%s may be somebody's: what others say to it could not be told from the probe, and might leave the machine", to)
+	case t.Port.Proto == "udp":
+		return refuse("out of a container it speaks TCP")
+	case s.Host.LinkWith(to) != nil:
+		return refuse("%s is the host's own address", to)
+	}
+	r.Client, r.Server = to, netip.AddrPortFrom(to, t.To.Port())
+	if r.Server.Port() == 0 {
+		r.Server = netip.AddrPortFrom(to, https)
+	}
+	if err := r.from(s, t.ID, t.Container); err != nil {
+		return err
+	}
+	if err := r.enter(&s.Host, uplink); err != nil {
+		return err
+	}
+	for _, a := range s.Host.Addrs {
+		if a.Link == r.Uplink && netstate.FamilyOf(a.Prefix.Addr()) == t.Family {
+			r.known = append(r.known, a.Prefix.Addr())
+		}
+	}
+	return r.neighbour(&s.Host)
+}
+
+// https is the port that a container is taken to ask for outside.
+const https = 443
+
+// documentation addresses are nobody's (RFC 5737, RFC 3849, RFC 9637).
+var documentation = []netip.Prefix{
+	netip.MustParsePrefix("192.0.2.0/24"), netip.MustParsePrefix("198.51.100.0/24"), netip.MustParsePrefix("203.0.113.0/24"),
+	netip.MustParsePrefix("2001:db8::/32"), netip.MustParsePrefix("3fff::/20"),
+}
+
+// out says whether the container asks and the probe is the machine outside, not the client.
+func (r *Request) out() bool { return r.Target.Direction == netstate.Out }
+
+// from names the container that connects.
+func (r *Request) from(s *netstate.Snapshot, id, name string) error {
+	c, ns := s.Container(id), s.Sandboxes[id]
+	if c == nil || ns == nil || c.PID == 0 {
+		return refuse("%s does not run", name)
+	}
+	r.peer = place{container: c.ID, name: c.Name, pid: c.PID, id: ns.ID}
+	return nil
+}
+
+// enter fills in the uplink: that of the target, the given one, or that of the default route.
+func (r *Request) enter(host *netstate.Namespace, uplink string) error {
+	t := r.Target
 	switch {
 	case t.Iface != "":
 		uplink = t.Iface
@@ -99,10 +160,7 @@ func (r *Request) outside(host *netstate.Namespace, uplink string) error {
 		return refuse("link %s is down: no client's packet comes in there", uplink)
 	}
 	r.Uplink = uplink
-	if err := r.serve(host, uplink); err != nil {
-		return err
-	}
-	return r.neighbour(host, link)
+	return nil
 }
 
 // serve chooses the address of the host that is connected to.
@@ -136,7 +194,8 @@ func (r *Request) local(host *netstate.Namespace, uplink string) error {
 
 // neighbour finds out who is next to the host on the way back to the client, and refuses a client whose
 // entries the probe would disturb.
-func (r *Request) neighbour(host *netstate.Namespace, link *netstate.Link) error {
+func (r *Request) neighbour(host *netstate.Namespace) error {
+	link := host.Link(r.Uplink)
 	next, known := nextHop(host, link.Name, r.Client)
 	if !known {
 		return nil // no way back: that is for the probe to find out

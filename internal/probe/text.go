@@ -55,11 +55,9 @@ func (o *Observation) ruleHops() []packet.Hop {
 			hops = append(hops, r.Hop)
 		}
 	}
+	ways := o.ways()
 	slices.SortStableFunc(hops, func(a, b packet.Hop) int {
-		if a.IsReply() != b.IsReply() {
-			return map[bool]int{false: -1, true: 1}[a.IsReply()]
-		}
-		return position(a) - position(b)
+		return slices.Index(ways, a) - slices.Index(ways, b)
 	})
 	return hops
 }

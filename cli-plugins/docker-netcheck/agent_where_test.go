@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"os/exec"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/docker-netcheck/docker-netcheck/internal/lab"
@@ -81,6 +82,12 @@ func TestWhere(t *testing.T) {
 			t.Errorf("exit status %d: %s%s", exit, out, here.stderr)
 		}
 	})
+	t.Run("without TLS", func(t *testing.T) {
+		out, exit, stderr := here.by(docker("-H", "tcp://"+lab.HostAddr+":2376"), "web")
+		if exit != exitError || out != "" || !strings.Contains(stderr, "Client sent an HTTP request to an HTTPS server") {
+			t.Errorf("exit status %d: %s%s", exit, out, stderr)
+		}
+	})
 	// Where we are root on the engine's own host there is no helper.
 	t.Run("local", func(t *testing.T) {
 		for _, w := range []way{asRoot, docker("-H", "tcp://"+lab.HostAddr+":2376", "--tlsverify",
@@ -125,6 +132,7 @@ func TestRefused(t *testing.T) {
 	lab.Need(t)
 	path := buildPlugin(t)
 	user := ways[0]
+	var forbidden atomic.Pointer[string]
 	start := func(t *testing.T, prepare func(b *bench), args ...string) *bench {
 		b := newBench(t, lab.Options{NoDockerd: true}, path)
 		b.addUser()
@@ -151,9 +159,37 @@ func TestRefused(t *testing.T) {
 			l, err := net.Listen("unix", b.host.Path("/run/docker/plugins/no.sock"))
 			b.must(err)
 			t.Cleanup(func() { l.Close() })
-			go http.Serve(l, http.HandlerFunc(noHostNamespaces))
-		}, "--authorization-plugin=no")
-		expect(b, "no host namespaces here")
+			go http.Serve(l, policy(&forbidden))
+		}, "--authorization-plugin=no", "--selinux-enabled") // which does nothing on this kernel but to allow labels
+		for _, text := range []string{"/images/create?", `"NetworkMode":"host"`, `"PidMode":"host"`, `"Source":"/"`, `SYS_ADMIN"`} {
+			forbidden.Store(&text)
+			expect(b, "authorization denied by plugin no: here is no "+text)
+		}
+		// The helper is not privileged.
+		text := `"Privileged":true`
+		forbidden.Store(&text)
+		if out, exit, stderr := b.by(user, "web"); exit != 0 {
+			t.Errorf("without privileged containers: exit status %d: %s%s", exit, out, stderr)
+		}
+	})
+	t.Run("seccomp", func(t *testing.T) {
+		t.Parallel()
+		b := start(t, func(b *bench) {
+			b.must(b.host.WriteFile(b.ctx, "/etc/docker/strict.json",
+				`{"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{"names": ["chroot"], "action": "SCMP_ACT_ERRNO"}]}`))
+		}, "--seccomp-profile=/etc/docker/strict.json")
+		expect(b, "the engine's seccomp profile or a security module of the host forbids it: enter the host's root: operation not permitted")
+	})
+	t.Run("TCP", func(t *testing.T) {
+		t.Parallel()
+		b := start(t, func(*bench) {}, "-H", "unix:///var/run/docker.sock", "-H", "tcp://"+lab.HostAddr+":2375", "--tls=false")
+		plain := way{"TCP", func(b *bench, args ...string) *exec.Cmd {
+			return b.host.Clients[0].Command(b.ctx, "docker", append([]string{"-H", "tcp://" + lab.HostAddr + ":2375"}, args...)...)
+		}}
+		want, _ := b.judgedBy(asRoot, "web")
+		if got, exit := b.judgedBy(plain, "web"); got != want || exit != 0 {
+			t.Errorf("exit status %d:\n%s", exit, diff(want, got))
+		}
 	})
 	t.Run("disk", func(t *testing.T) {
 		t.Parallel()
@@ -171,20 +207,27 @@ func TestRefused(t *testing.T) {
 	})
 }
 
-// noHostNamespaces is an authorisation plugin that allows no container to be made with the host's
-// network. Source: docs.docker.com/engine/extend/plugins_authorization.
-func noHostNamespaces(w http.ResponseWriter, r *http.Request) {
-	if r.URL.Path == "/Plugin.Activate" {
-		io.WriteString(w, `{"Implements":["authz"]}`)
-		return
-	}
-	var q struct {
-		RequestURI  string `json:"RequestUri"`
-		RequestBody []byte
-	}
-	json.NewDecoder(r.Body).Decode(&q)
-	no := strings.Contains(q.RequestURI, "/containers/create") && strings.Contains(string(q.RequestBody), `"NetworkMode":"host"`)
-	json.NewEncoder(w).Encode(map[string]any{"Allow": !no, "Msg": "no host namespaces here"})
+// policy is an authorisation plugin that refuses requests with a text in them.
+// Source: docs.docker.com/engine/extend/plugins_authorization.
+func policy(forbidden *atomic.Pointer[string]) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/Plugin.Activate" {
+			io.WriteString(w, `{"Implements":["authz"]}`)
+			return
+		}
+		var q struct {
+			RequestURI  string `json:"RequestUri"`
+			RequestBody []byte
+		}
+		json.NewDecoder(r.Body).Decode(&q)
+		text := forbidden.Load()
+		no := text != nil && strings.Contains(q.RequestURI+string(q.RequestBody), *text)
+		answer := map[string]any{"Allow": !no}
+		if no {
+			answer["Msg"] = "here is no " + *text
+		}
+		json.NewEncoder(w).Encode(answer)
+	})
 }
 
 // TestRemapped has an engine whose containers get a user namespace: the helper must not.

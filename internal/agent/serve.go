@@ -32,6 +32,9 @@ func Main(args []string) int {
 		return 125
 	}
 	if err := enterHost(rights); err != nil {
+		if errors.Is(err, unix.EPERM) || errors.Is(err, unix.EACCES) { // its capabilities suffice
+			err = fmt.Errorf("the engine's seccomp profile or a security module of the host forbids it: %w", err)
+		}
 		fmt.Fprintln(os.Stderr, err)
 		return 125
 	}

@@ -75,7 +75,7 @@ func (j *Judgement) fixable() []*Finding {
 	return findings
 }
 
-// Lasts says how long a fix stays without its Persist.
+// Lasts says how long a fix stays without its Persist, if it has steps besides.
 func Lasts(fix *remediate.Fix) string {
 	kinds := func(all ...string) bool {
 		return !slices.ContainsFunc(fix.Steps, func(s remediate.Step) bool { return !slices.Contains(all, s.Kind) })
@@ -110,7 +110,7 @@ func (r *Report) Fleeting(plan *remediate.Plan) []string {
 // fixKey tells fixes apart by what they do.
 func fixKey(fix *remediate.Fix) string {
 	var key strings.Builder
-	for _, step := range fix.Steps {
+	for _, step := range slices.Concat(fix.Steps, fix.Persist) {
 		fmt.Fprintf(&key, "%s\x00%s\x00%s\x00", step.Kind, step.Name, step.Guards[remediate.GuardNetns])
 		for _, value := range []*string{step.Old, step.New} {
 			if value != nil {

@@ -1,6 +1,7 @@
 package checks
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 
@@ -33,8 +34,35 @@ itself, through docker-proxy.`,
 			}
 			findings = append(findings, finding)
 		}
+		if len(findings) == 0 && h.Walk(t).Via == "forward" {
+			findings = offAtBoot(h, t.Family)
+		}
 		return findings
 	},
+}
+
+// offAtBoot warns where forwarding is on but certainly not after a reboot: a file says 0, and this engine
+// does not switch it on. As it then sets no policy either, the file may as well say 1.
+func offAtBoot(h *Host, family netstate.Family) []Finding {
+	name := "net.ipv4.ip_forward"
+	if family == netstate.IPv6 {
+		name = "net.ipv6.conf.all.forwarding"
+	}
+	lines := sysctlLines(h.Snapshot, name)
+	if now, _ := h.Host.Sysctl(name); now != "1" || switchesForwardingOn(h) || len(lines) == 0 || lines[len(lines)-1].Value != "0" {
+		return nil
+	}
+	last := lines[len(lines)-1]
+	return []Finding{{
+		Warning: true, At: packet.Route, Object: "sysctl " + name,
+		Problem:  fmt.Sprintf("forwarding is on, but not after a reboot: %s says 0, and this engine does not switch it on", last.File),
+		Evidence: []string{name + " = 1", fmt.Sprintf("%s:%d: %s = 0", last.File, last.Line, name)},
+		Fix: &remediate.Fix{
+			Title:   "have " + name + " be 1 at the next boot",
+			Steps:   []remediate.Step{},
+			Persist: sysctlFiles(h, name),
+		},
+	}}
 }
 
 // forwardingFix switches forwarding on by the narrowest switch. The global one is taken only where the
@@ -57,7 +85,7 @@ func forwardingFix(h *Host, t netstate.Target, name string) *remediate.Fix {
 		return &remediate.Fix{
 			Title:   "turn IPv4 forwarding on",
 			Steps:   []remediate.Step{remediate.Set("sysctl", name, value, "1")},
-			Persist: sysctlFiles(h.Snapshot, name),
+			Persist: sysctlFiles(h, name),
 		}
 	}
 	fix := &remediate.Fix{Title: "turn IPv4 forwarding on between the uplink and the bridge"}

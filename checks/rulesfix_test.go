@@ -155,3 +155,28 @@ func TestNftablesComeBack(t *testing.T) {
 		}
 	}
 }
+
+// A file that says 0 is a matter of the next boot where the engine does not switch forwarding on: the fix has
+// it say 1, and is made with --persist alone.
+func TestForwardingOffAtBoot(t *testing.T) {
+	const file = "/etc/sysctl.d/99-hardening.conf"
+	for name, want := range map[string]string{"29.7.2-nftables-noproxy": "a = 1\n net.ipv4.ip_forward=1 \n", "29.7.2-iptables-noproxy": ""} {
+		s := recorded(t, name)
+		s.Files = map[string]string{file: "a = 1\n net.ipv4.ip_forward=0 \n"}
+		report := judgeRecorded(t, s)
+		fixes, _ := report.Fixes(Consent{})
+		now, err := remediate.NewPlan(fixes, false)
+		if err != nil || len(now.Steps)+len(now.Titles) > 0 {
+			t.Errorf("%s: without --persist: %v, %+v", name, err, now)
+		}
+		kept, err := remediate.NewPlan(fixes, true)
+		switch {
+		case err != nil:
+			t.Error(err)
+		case want == "" && (report.Verdict != Pass || len(kept.Steps) > 0):
+			t.Errorf("%s switches forwarding on, and is warned of: %+v", name, kept)
+		case want != "" && (report.Verdict != Warn || len(kept.Steps) != 1 || kept.Steps[0].Name != file || *kept.Steps[0].New != want):
+			t.Errorf("%s: %s: %s", name, report.Verdict, kept.Diff())
+		}
+	}
+}

@@ -90,26 +90,40 @@ func setBy(s *netstate.Snapshot, name string) string {
 	return fmt.Sprintf("%s:%d", last.File, last.Line)
 }
 
-// sysctlFiles returns the steps that correct the lines which switch a sysctl off at boot. It adds no
-// line that says 1: the engine switches forwarding on by itself, and with it the policy DROP that a host
-// which forwards already would not get.
-func sysctlFiles(s *netstate.Snapshot, name string) []remediate.Step {
+// switchesForwardingOn says whether the engine does so when it starts or makes a network. Source: setup_ip_forwarding.go
+// of moby; the nftables backend only looks.
+func switchesForwardingOn(h *Host) bool {
+	on := h.Engine.Config.IPForward
+	return !h.Program().Nftables && (on == nil || *on)
+}
+
+// sysctlFiles returns the steps that correct the lines which switch forwarding off at boot. Where the engine
+// switches it on by itself they are commented out: with a line that says 1 it would find it on, and not set
+// the policy DROP that goes with it.
+func sysctlFiles(h *Host, name string) []remediate.Step {
+	correct := func(line string) string { return "# " + line }
+	if !switchesForwardingOn(h) {
+		correct = func(line string) string {
+			at := strings.LastIndexByte(line, '0')
+			return line[:at] + "1" + line[at+1:]
+		}
+	}
 	var steps []remediate.Step
 	changed := map[string]string{}
-	for _, line := range sysctlLines(s, name) {
+	for _, line := range sysctlLines(h.Snapshot, name) {
 		if line.Value != "0" {
 			continue
 		}
 		old, ok := changed[line.File]
 		if !ok {
-			old = s.Files[line.File]
+			old = h.Files[line.File]
 		}
 		text := strings.Split(old, "\n")
-		text[line.Line-1] = "# " + text[line.Line-1]
+		text[line.Line-1] = correct(text[line.Line-1])
 		changed[line.File] = strings.Join(text, "\n")
 	}
 	for file, content := range changed {
-		steps = append(steps, remediate.Set("file", file, s.Files[file], content))
+		steps = append(steps, remediate.Set("file", file, h.Files[file], content))
 	}
 	slices.SortFunc(steps, func(a, b remediate.Step) int { return strings.Compare(a.Name, b.Name) })
 	return steps

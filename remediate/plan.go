@@ -79,6 +79,9 @@ func NewPlan(fixes []*Fix, persist bool) (*Plan, error) {
 	plan := &Plan{}
 	var kept []Step
 	for _, fix := range fixes {
+		if len(fix.Steps) == 0 && !persist {
+			continue // it helps at the next boot alone
+		}
 		plan.Opens = plan.Opens || fix.Opens
 		plan.Disrupts = plan.Disrupts || fix.Disrupts
 		if !slices.Contains(plan.Titles, fix.Title) {

@@ -126,7 +126,7 @@ func (s Step) keys() []string {
 // A Fix is a remedy for one finding.
 type Fix struct {
 	Title   string // "turn IPv4 forwarding on"
-	Steps   []Step // what helps now
+	Steps   []Step // what helps now; none where it is Persist that helps
 	Persist []Step // what keeps it after a reboot or a reload of the firewall; made with --persist alone
 
 	// Opens: it lets through what somebody may have closed on purpose, or changes a rule, route or entry

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/docker-netcheck/docker-netcheck/checks"
 	"github.com/docker-netcheck/docker-netcheck/internal/lab"
 )
 
@@ -31,6 +32,7 @@ docker run -d --name other --network other -p 8081:80 bb:1 sleep 9999; docker ru
 				ports = append(ports, "-p", "127.0.0.1:82:80")
 			}
 			b.web(ports, []string{"httpd", "-f", "-p", "[::]:80", "-h", "/www"})
+			b.lasts()
 			programmed := b.tables()
 			for _, c := range []struct{ name, script string }{
 				{"ruleset", "nft flush ruleset"},
@@ -92,6 +94,25 @@ docker run -d --name other --network other -p 8081:80 bb:1 sleep 9999; docker ru
 			}
 		})
 	}
+}
+
+// lasts has a file say 0 that this engine does not contradict: --persist has it say 1, for the next boot.
+func (b *bench) lasts() {
+	b.t.Helper()
+	b.must(b.host.WriteFile(b.ctx, sysctlFile, "net.ipv4.ip_forward = 0\n"))
+	if report, exit := b.netcheck("--fix", "--yes", "web"); exit != 0 || report.Verdict != checks.Warn || report.Fix == nil || report.Fix.Changed {
+		b.t.Errorf("without --persist: exit status %d, %s, %s", exit, report.Verdict, jsonOf(report.Fix))
+	}
+	b.fixes("--persist")
+	b.sh("sysctl -q --system")
+	b.well()
+	if out, exit := b.run("docker", "netcheck", "undo", "--yes"); exit != 0 {
+		b.t.Errorf("undo: exit status %d: %s%s", exit, out, b.stderr)
+	}
+	if got := b.sh("cat " + sysctlFile); got != "net.ipv4.ip_forward = 0\n" {
+		b.t.Errorf("undo left %q", got)
+	}
+	b.sh("rm " + sysctlFile)
 }
 
 // tables returns the rules of nf_tables without counters, in an order that does not depend on when they

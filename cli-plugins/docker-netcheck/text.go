@@ -207,9 +207,13 @@ func (p *printer) cause(label string, cause checks.Cause) {
 		default:
 			text += "interrupts nothing"
 		}
-		text += "; " + checks.Lasts(f.Fix)
-		if len(f.Fix.Persist) > 0 {
-			text += ", or for good with --persist"
+		switch {
+		case len(f.Fix.Steps) == 0:
+			text += "; with --persist"
+		case len(f.Fix.Persist) > 0:
+			text += "; " + checks.Lasts(f.Fix) + ", or for good with --persist"
+		default:
+			text += "; " + checks.Lasts(f.Fix)
 		}
 		p.field("FIX", text)
 		if f.Advice != "" {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/docker/cli/cli/command"
@@ -45,6 +46,7 @@ each route, each rewrite, and the reply's way back. Where it dies stands a cross
 
 With --live it also makes one connection, from a client of its own whose packets enter by the uplink
 like any other's and whose answers are taken off before they leave, and shows at which hops it was seen.
+Out of the container it goes to a machine of its own, with an address that is nobody's.
 
 Exit status: 0 it gets through, 1 it does not, 2 it cannot be told, 125 usage or own error.`,
 		Args: cobra.ArbitraryArgs,
@@ -69,6 +71,7 @@ Exit status: 0 it gets through, 1 it does not, 2 it cannot be told, 125 usage or
 	flags.StringVar(&options.format, "format", "", `Format output: "json"`)
 	flags.BoolVar(&options.live, "live", false, "Make the connection, of which nothing leaves this host, and show where it was seen")
 	flags.BoolVar(&options.noTrunc, "no-trunc", false, "Do not shorten long lines")
+	flags.BoolVarP(&options.verbose, "verbose", "v", false, "With --live, show the jumps between chains as well")
 	options.reach.addFlags(cmd)
 	return cmd
 }
@@ -157,8 +160,16 @@ func (p *printer) observed(live *checks.Live, o *probe.Observation) {
 			p.line("%s", line)
 		}
 	}
+	jumps := 0
 	for _, rule := range o.Rules {
+		if rule.Moves() && !p.verbose {
+			jumps++
+			continue
+		}
 		once(fmt.Sprintf("    rule  %-15s %s: %s", rule.Hop, clean(rule.Object), clean(rule.Did())))
+	}
+	if jumps > 0 {
+		p.line("    and %d jumps between chains, which -v shows", jumps)
 	}
 	for _, drop := range o.Drops {
 		once(fmt.Sprintf("    drop  %-15s %s in %s: %s", drop.Hop, drop.Reason, drop.Function, clean(drop.Text)))
@@ -169,8 +180,8 @@ func (p *printer) observed(live *checks.Live, o *probe.Observation) {
 	for _, what := range slices.Sorted(maps.Keys(o.Missing)) {
 		p.line("    %s: not available: %s", what, clean(o.Missing[what]))
 	}
-	for _, not := range live.Not {
-		p.line("    not traversed: %s", clean(not))
+	if len(live.Not) > 0 {
+		p.line("    not traversed: %s", clean(strings.Join(live.Not, "; ")))
 	}
 }
 
@@ -211,7 +222,7 @@ func (p *printer) steps(steps []packet.Step, stops []packet.Stop, reply bool) {
 			by = "  [" + step.Owner + "]"
 		}
 		if step.Packets > 0 {
-			by += fmt.Sprintf("  %d packets", step.Packets)
+			by += fmt.Sprintf("  packets: %d", step.Packets)
 		}
 		p.line("  %s %-10s %s: %s%s", p.mark(verdictStatus(step.Verdict)), step.Hop.Place(), clean(step.Object), clean(step.Did), by)
 		if step.Packet != "" {

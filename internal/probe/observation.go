@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/docker-netcheck/docker-netcheck/internal/netstate"
@@ -102,6 +103,12 @@ func (r Rule) Did() string {
 		return r.Verdict
 	}
 	return fmt.Sprintf("%s (its counter rose by %d)", r.Verdict, r.Counted)
+}
+
+// Moves says whether the rule did no more than send the packet to another chain or back.
+func (r Rule) Moves() bool {
+	verb, _, _ := strings.Cut(r.Verdict, " ")
+	return slices.Contains([]string{"jump", "goto", "return", "continue"}, verb)
 }
 
 // A Drop is a packet of the flow that the kernel threw away.

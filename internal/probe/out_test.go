@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/docker-netcheck/docker-netcheck/internal/lab"
 	"github.com/docker-netcheck/docker-netcheck/internal/packet"
@@ -44,7 +45,7 @@ func TestOut(t *testing.T) {
 				to = nobody6
 			}
 			segment, before := listenOnSegment(t, h), leftovers(t, h)
-			a := observeIn(t, h, "web", insideTarget{Out: true, Client: to, V6: c.v6, Iface: "eth0"})
+			a := observeIn(t, h, "web", insideTarget{Out: true, Client: to, V6: c.v6, Iface: "eth0", Timeout: 700 * time.Millisecond})
 			if a.Errors[0] != "" {
 				t.Fatal(a.Errors[0])
 			}

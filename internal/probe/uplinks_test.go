@@ -7,6 +7,7 @@ import (
 	"os"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/vishvananda/netlink"
 
@@ -35,9 +36,9 @@ func TestTwoUplinks(t *testing.T) {
 			if _, err := h.Sh(t.Context(), c.script); err != nil {
 				t.Fatal(err)
 			}
-			met := lab.Outcome(connect(t, client.Netns, far, c.server, Timeout))
+			met := lab.Outcome(connect(t, client.Netns, far, c.server, time.Second))
 			segment := listenOnSegment(t, h)
-			a := observeIn(t, h, "web", insideTarget{From: netstate.FromOutside, Client: netip.MustParseAddr(other), Iface: c.iface})
+			a := observeIn(t, h, "web", insideTarget{From: netstate.FromOutside, Client: netip.MustParseAddr(other), Iface: c.iface, Timeout: 700 * time.Millisecond})
 			if a.Errors[0] != "" {
 				t.Fatal(a.Errors[0])
 			}

@@ -56,8 +56,10 @@ var capabilities = []struct {
 	// To replace a configuration file by one with the same owner and mode, also where its directory
 	// belongs to somebody else.
 	{changing, []string{"CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID"}},
-	// To name the kernel's function that dropped a packet.
-	{watching, []string{"SYSLOG"}},
+	{watching, []string{
+		"SYSLOG",           // to name the kernel's function that dropped a packet
+		"NET_BIND_SERVICE", // to answer in a far server's place, at its port
+	}},
 }
 
 // level is the place of some rights among all; -1: there are none of that name.

@@ -18,13 +18,14 @@ func TestProvisioning(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	shell := regexp.MustCompile("(?s)```sh\n(.*?)```").FindSubmatch(page)
-	if shell == nil {
-		t.Fatal("docs/provisioning.md: there is no shell script")
+	scripts := regexp.MustCompile("(?s)```sh\n(.*?)```").FindAllSubmatch(page, -1)
+	if len(scripts) != 2 {
+		t.Fatalf("docs/provisioning.md: there are %d shell scripts, want 2", len(scripts))
 	}
 	b := newBench(t, lab.Options{Suite: lab.Forky, Daemon: noProxy}, buildPlugin(t))
 	b.web([]string{"-p", "80:80"}, nil)
-	b.must(b.host.WriteFile(b.ctx, "/root/provision", string(shell[1])))
+	b.must(b.host.WriteFile(b.ctx, "/root/provision", string(scripts[0][1])))
+	b.must(b.host.WriteFile(b.ctx, "/root/reviewed", string(scripts[1][1])))
 	b.must(b.host.WriteFile(b.ctx, sysctlFile, "net.ipv4.ip_forward = 0\n"))
 
 	t.Run("shell", func(t *testing.T) {
@@ -42,6 +43,33 @@ func TestProvisioning(t *testing.T) {
 			t.Errorf("exit status %d: %s%s", exit, out, b.stderr)
 		}
 		b.sh(hopefully)
+	})
+
+	t.Run("reviewed", func(t *testing.T) {
+		b := b.in(t)
+		b.sh(flushAll + "; " + hardened)
+		broken := b.state()
+		if _, exit := b.run("docker", "netcheck", "--all", "--plan", "/root/plan.json"); exit != 1 {
+			t.Errorf("--plan: exit status %d: %s", exit, b.stderr)
+		}
+		b.settles(broken)
+		b.sh("sysctl -qw net.ipv4.conf.eth0.rp_filter=1") // what the plan is not about may change
+		for range 2 {
+			if out, exit := b.run("sh", "/root/reviewed", "/root/plan.json"); exit != 0 {
+				t.Errorf("exit status %d: %s%s", exit, out, b.stderr)
+			}
+		}
+		b.well()
+		b.sh("sysctl -qw net.ipv4.conf.eth0.rp_filter=0")
+		b.undoes(broken)
+		// The engine is not the one that it was made for: nothing is made.
+		b.must(b.host.RestartDockerd(b.ctx))
+		b.sh("docker start web >/dev/null; " + hardened)
+		other := b.state()
+		if out, exit := b.run("sh", "/root/reviewed", "/root/plan.json"); exit != 1 || !strings.Contains(b.stderr, "nothing was changed: ") || !strings.Contains(b.stderr, "changed since it was read: engine: was") {
+			t.Errorf("a plan that does not fit: exit status %d: %s%s", exit, out, b.stderr)
+		}
+		b.settles(other)
 	})
 
 	t.Run("ansible", func(t *testing.T) {

@@ -332,7 +332,7 @@ func (s linkStore) putBackOne(c *netlink.Conn, links linkTable, index uint32, st
 			return nil // it has gone with the port
 		}
 		_, word, _ := strings.Cut(step.Name, " ")
-		if now, err := (bridgeportStore{s.m}).get(c, index, word); err != nil || remediate.Equal(now, step.New) {
+		if now, err := (bridgeportStore(s)).get(c, index, word); err != nil || remediate.Equal(now, step.New) {
 			return err
 		}
 		if err := setPort(c, index, word, *step.New); err != nil {

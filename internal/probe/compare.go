@@ -45,6 +45,8 @@ func Compare(trace *packet.Trace, o *Observation) Verdict {
 	switch {
 	case o.Flow.Proto == "icmp" && trace.Target.Port.Proto != "":
 		v.Result, v.Why = Unproved, "an ICMP echo was sent ("+o.outcome()+"), which takes another way than "+trace.Target.Port.String()
+	case o.Outcome.Well() && stop != nil && slices.Contains(elsewhere, stop.Kind) && slices.Contains(o.Watched, packet.Container) && !o.Saw(packet.Container):
+		v.Result, v.Why = Proved, fmt.Sprintf("something else answered (%s), and the container did not get it, as the walk says: %s: %s", o.Answer, stop.Object, stop.Why)
 	case o.Outcome.Well() && stop != nil:
 		v.Result, v.Why = Contradicted, fmt.Sprintf("the walk stops at %s (%s), but a connection was made: %s", stop.Object, stop.Why, o.Answer)
 	case o.Outcome.Well() && trace.Verdict == packet.May:

@@ -83,6 +83,7 @@ func TestCompare(t *testing.T) {
 		{"a container without an answer", passes, seen(Silent, packet.Uplink, packet.Bridge, packet.Veth, packet.Container), Contradicted, "did not answer"},
 		{"only later packets are stopped", later, seen(Connected, whole...), Proved, "SYN/ACK"},
 		{"nothing is published, the host refuses", kind(packet.DNAT, packet.NotPublished), refused, Proved, "did not get it"},
+		{"something else answers, as said", kind(packet.DNAT, packet.NotPublished), seen(Connected, packet.Uplink, packet.Uplink.Reply()), Proved, "something else answered"},
 		{"diverted, and dropped on that way", kind(packet.DNAT, packet.Diverted), dropped, Proved, "did not get it"},
 		{"diverted, says the walk, but it arrived", kind(packet.DNAT, packet.Diverted), seen(Silent, whole[:4]...), Contradicted, "last seen at container"},
 		{"dropped before it could be diverted", kind(packet.Masquerade, packet.Diverted), dropped, Contradicted, rule},

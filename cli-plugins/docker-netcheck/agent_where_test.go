@@ -24,6 +24,10 @@ func TestWhere(t *testing.T) {
 	}
 	there.inject(`iptables -I DOCKER-USER -p tcp --dport 80 -j DROP`)
 	want, _ := there.judgedBy(asRoot, "web")
+	wantSaved := there.saved(asRoot, there)
+	if got := there.saved(ways[0], there); got != wantSaved {
+		t.Errorf("by a plain user, a snapshot says something else:\n%s", diff(wantSaved, got))
+	}
 
 	// What the two hosts have between them: here's :2222 is there's sshd, here's :2376 there's engine.
 	for from, to := range map[string]string{":2222": ":22", ":2377": ":2376"} {
@@ -54,6 +58,9 @@ func TestWhere(t *testing.T) {
 		t.Run(w.name, func(t *testing.T) {
 			if got, exit := here.judgedBy(w, "web"); got != want || exit != 1 {
 				t.Errorf("exit status %d:\n%s", exit, diff(want, got))
+			}
+			if got := here.saved(w, there); got != wantSaved {
+				t.Errorf("a snapshot says something else:\n%s", diff(wantSaved, got))
 			}
 			// Without a helper the host is not known: that is said, and nothing is judged by it.
 			out, exit, stderr := here.by(w, "--agent", "never", "web")
@@ -97,6 +104,21 @@ func TestWhere(t *testing.T) {
 			}
 		}
 	})
+}
+
+// saved takes a snapshot, and has it judged elsewhere.
+func (b *bench) saved(w way, at *bench) string {
+	b.t.Helper()
+	document, exit, stderr := b.by(w, "snapshot", "web")
+	if exit != 0 {
+		b.t.Fatalf("%s: snapshot: exit status %d: %s", w.name, exit, stderr)
+	}
+	b.must(at.host.WriteFile(b.ctx, "/tmp/snapshot.json", document))
+	text, exit := at.judgedBy(asRoot, "--from", "/tmp/snapshot.json", "web")
+	if exit != exitFault {
+		b.t.Errorf("%s: snapshot: exit status %d", w.name, exit)
+	}
+	return text
 }
 
 // relay makes connections to an address of a host end at an address that is reached from somewhere else.

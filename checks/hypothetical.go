@@ -21,9 +21,6 @@ func Hypothetical(s *netstate.Snapshot) (*netstate.Snapshot, string) {
 	if network == nil {
 		return nil, "the engine has no bridge network whose bridge is there: nothing can be said before a container runs"
 	}
-	if dockerd.Expected(s).Nftables {
-		return nil, "the rules of the engine's nftables backend are judged for containers that run only"
-	}
 	after := *s
 	subnet, _ := network.Subnet(netstate.IPv4)
 	subnet.Gateway = gatewayOf(s, network, subnet)
@@ -36,9 +33,13 @@ func Hypothetical(s *netstate.Snapshot) (*netstate.Snapshot, string) {
 	after.Containers, after.Asked = append(slices.Clone(s.Containers), c), []string{c.ID}
 	plug(&after, network.Bridge(), &c)
 	program := dockerd.Expected(&after)
-	own := slices.DeleteFunc(program.Compare(&after), func(d dockerd.Difference) bool { return d.Rule == nil || d.Rule.Container != c.ID })
+	others := func(d dockerd.Difference) bool { return d.Rule == nil || d.Rule.Container != c.ID }
+	own := slices.DeleteFunc(program.Compare(&after), others)
 	edited := dockerd.Edited(&after, program.Restore(&after, own))
-	if nft := edited.Host.Nft; nft != nil {
+	if left := slices.DeleteFunc(program.Compare(edited), others); len(left) > 0 {
+		return nil, "what the engine would make for a container cannot be put in its place: " + left[0].Object()
+	}
+	if nft := edited.Host.Nft; nft != nil && !program.Nftables {
 		// iptables' own tables as nf_tables has them lack the new rules: its text says all.
 		copied := *nft
 		copied.Tables = slices.DeleteFunc(slices.Clone(nft.Tables), func(t netstate.NftTable) bool {

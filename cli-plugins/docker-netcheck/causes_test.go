@@ -98,7 +98,7 @@ var rootCauses = []rootCause{
 	{"fw-stopped-flushes", "nat-flushed-proxy filter-flushed", "by what it did"},
 	{"ctr-no-default-route", "ctr-no-default-route ctr-wrong-gateway", ""},
 	{"ctr-own-firewall", "ctr-own-firewall", ""},
-	{"ctr-ip-lost-or-duplicate", "ctr-no-ip ctr-ip-duplicate", ""},
+	{"ctr-ip-lost-or-duplicate", "ctr-no-ip ctr-ip-duplicate ctr-ip-twice", "two that have one address are seen where both are named, or with --all; else by the neighbour entry"},
 	{"dns-embedded-broken", "dns-embedded-broken", ""},
 	{"docker-proxy-broken", "docker-proxy-killed docker-proxy-stale", ""},
 	{"ephemeral-port-collision", "ephemeral-port-collision", ""},

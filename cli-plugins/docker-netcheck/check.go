@@ -321,7 +321,7 @@ func (o *checkOptions) judgeSnapshot(s *netstate.Snapshot) (*judged, error) {
 	}
 	h := checks.NewHost(s)
 	report := checks.Judge(o.suite, h, targets)
-	report.Notes = notes
+	report.Notes = append(notes, checks.LeftOvers(h, report)...)
 	return &judged{s, h, report}, nil
 }
 

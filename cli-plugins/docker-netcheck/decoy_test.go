@@ -1,6 +1,8 @@
 package main
 
 import (
+	"regexp"
+	"strings"
 	"testing"
 
 	"github.com/docker-netcheck/docker-netcheck/checks"
@@ -39,6 +41,8 @@ var decoys = []fault{
 	{name: "dns-asked-from-host", way: "dns", probe: resolves, suites: []string{lab.Forky}, setup: `docker network create app`, run: []string{"--network", "app", "-p", "80:80"}, inject: `iptables -I FORWARD -p udp --dport 53 -j DROP`}, // engine 28 asks the host's servers as the host
 	{name: "macvlan-out", way: "out", setup: macvlan, run: []string{"--network", "mv", "--ip", "198.51.100.130"}, command: []string{"httpd", "-f", "-p", "80", "-h", "/www"}},
 	{name: "host-network-out", way: "out", run: []string{"--network", "host"}, command: []string{"httpd", "-f", "-p", "80", "-h", "/www"}},
+	{name: "left-over-rules", way: "in", note: `left over, and stops nothing that was judged: iptables nat DOCKER \d+: .*172\.17\.0\.99:81 is for an address that no container has`,
+		inject: `iptables -t nat -A DOCKER ! -i docker0 -p tcp --dport 81 -j DNAT --to-destination 172.17.0.99:81`},
 	{name: "user-network-dns", way: "in", setup: `docker network create app`, run: []string{"--network", "app", "-p", "80:80"}, inject: `true`},
 }
 
@@ -72,6 +76,9 @@ func (f fault) decoy(t *testing.T, suite, path string) string {
 	}
 	if exit != map[checks.Status]int{checks.Unknown: 2}[want] || report.Verdict != want {
 		t.Errorf("exit status %d, %s, want %s\n%s", exit, report.Verdict, want, b.text(nil))
+	}
+	if f.note != "" && !regexp.MustCompile(f.note).MatchString(strings.Join(report.Notes, "\n")) {
+		t.Errorf("notes %q, want %s", report.Notes, f.note)
 	}
 	return ""
 }

@@ -26,6 +26,7 @@ type fault struct {
 	status checks.Status
 	check  string // of the cause of the target in that direction
 	object string // of the cause: a regular expression, for all of it
+	note   string // of a decoy: a regular expression for one of the report's notes
 	fixed  bool   // --fix --yes puts it right
 	allow  string // --allow that the fix needs
 }

@@ -111,8 +111,10 @@ func (o *checkOptions) judgeFile() (*judged, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := ask(s, o.containers); err != nil {
-		return nil, fmt.Errorf("snapshot %s: %w", o.from, err)
+	if !o.host {
+		if err := ask(s, o.containers); err != nil {
+			return nil, fmt.Errorf("snapshot %s: %w", o.from, err)
+		}
 	}
 	found, err := o.judgeSnapshot(s)
 	if err != nil {

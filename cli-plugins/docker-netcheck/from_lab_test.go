@@ -50,6 +50,12 @@ func TestSavedReport(t *testing.T) {
 					t.Errorf("live it is %d, from the file %d:\n%s", status, savedStatus, diff(strings.Join(want, "\n"), strings.Join(got, "\n")))
 				}
 
+				live, status = b.netcheck("--host")
+				saved, savedStatus = fromFile(t, path, text, "--host")
+				if got, want := wordsOf(saved), wordsOf(live); !slices.Equal(got, want) || status != savedStatus {
+					t.Errorf("--host: live it is %d, from the file %d:\n%s", status, savedStatus, diff(strings.Join(want, "\n"), strings.Join(got, "\n")))
+				}
+
 				// The lab has documentation addresses; redaction is for those that are somebody's.
 				s, err := netstate.Decode(strings.NewReader(strings.NewReplacer("198.51.100.", "5.9.12.", "203.0.113.", "91.12.7.",
 					"c63364", "05090c", "cb0071", "5b0c07").Replace(text)))

@@ -6,8 +6,8 @@ import (
 	"github.com/docker-netcheck/docker-netcheck/internal/netstate"
 )
 
-// Edited returns a snapshot that is as s will be when the edits are made, as far as they are iptables'.
-// It shares what is not edited.
+// Edited returns a snapshot that is as s will be when the edits are made, as far as they are iptables' or put
+// a container's rules into the chains of the nftables backend. It shares what is not edited.
 func Edited(s *netstate.Snapshot, edits []Edit) *netstate.Snapshot {
 	after := *s
 	after.Host.Iptables = slices.Clone(s.Host.Iptables)
@@ -39,6 +39,7 @@ func Edited(s *netstate.Snapshot, edits []Edit) *netstate.Snapshot {
 			chain.Rules = slices.Delete(chain.Rules, at, at+1)
 		}
 	}
+	editNft(&after, edits)
 	return &after
 }
 

@@ -51,6 +51,8 @@ func Compare(trace *packet.Trace, o *Observation) Verdict {
 		v.Result, v.Why = Contradicted, fmt.Sprintf("the walk stops at %s (%s), but a connection was made: %s", stop.Object, stop.Why, o.Answer)
 	case o.Outcome.Well() && trace.Verdict == packet.May:
 		v.Result, v.Why = Unproved, "this one packet was answered ("+o.Answer+"), but it depends: "+doubt(trace)
+	case o.Outcome.Well() && o.Flow.Proto == "tcp" && afterwards(trace) != nil:
+		v.Result, v.Why = o.follows(afterwards(trace))
 	case o.Outcome.Well():
 		v.Result, v.Why = o.way(trace)
 	case trace.Verdict == packet.May:
@@ -67,6 +69,16 @@ func Compare(trace *packet.Trace, o *Observation) Verdict {
 func certain(trace *packet.Trace) *packet.Stop {
 	for i := range trace.Stops {
 		if s := &trace.Stops[i]; s.Verdict.Stops() && !s.Later {
+			return s
+		}
+	}
+	return nil
+}
+
+// afterwards returns the first stop of the walk that is certain, and that packets after the first meet.
+func afterwards(trace *packet.Trace) *packet.Stop {
+	for i := range trace.Stops {
+		if s := &trace.Stops[i]; s.Verdict.Stops() && s.Later {
 			return s
 		}
 	}
@@ -120,6 +132,16 @@ func (o *Observation) masqueraded() bool {
 		return false
 	}
 	return o.Conntrack.Reply.Dst != o.Conntrack.Original.Src
+}
+
+// follows judges a handshake behind whose first packets the walk has a stop.
+func (o *Observation) follows(stop *packet.Stop) (result, why string) {
+	for _, r := range o.Rules {
+		if r.ends() && r.Object == stop.Object {
+			return Proved, "the first packet was answered (" + o.Answer + "), and then " + r.Object + " dropped what followed"
+		}
+	}
+	return Unproved, "the first packet was answered (" + o.Answer + "); that what follows is stopped, as the walk says, was not seen: " + stop.Object + ": " + stop.Why
 }
 
 // otherWay returns the links by which replies left, where they are not the one that the packet came by.

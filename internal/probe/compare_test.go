@@ -43,6 +43,8 @@ func TestCompare(t *testing.T) {
 	udp.Flow.Proto = "udp"
 	later := stops(packet.Accept, rule, packet.Drop)
 	later.Stops[0].Later = true
+	thenDropped := seen(Connected, whole...)
+	thenDropped.Rules = dropped.Rules
 	icmp := seen(Answered)
 	icmp.Flow.Proto = "icmp"
 	masqueraded := seen(Connected, packet.Uplink, packet.Uplink.Reply())
@@ -81,7 +83,8 @@ func TestCompare(t *testing.T) {
 		{"cannot be told, silent", stops(packet.Accept, rule, packet.May), seen(Silent, packet.Uplink), Unproved, "could not tell"},
 		{"a datagram without an answer", passes, udp, Proved, "reached the container"},
 		{"a container without an answer", passes, seen(Silent, packet.Uplink, packet.Bridge, packet.Veth, packet.Container), Contradicted, "did not answer"},
-		{"only later packets are stopped", later, seen(Connected, whole...), Proved, "SYN/ACK"},
+		{"only later packets are stopped", later, thenDropped, Proved, "dropped what followed"},
+		{"only later packets are stopped, which was not seen", later, seen(Connected, whole...), Unproved, "was not seen"},
 		{"nothing is published, the host refuses", kind(packet.DNAT, packet.NotPublished), refused, Proved, "did not get it"},
 		{"something else answers, as said", kind(packet.DNAT, packet.NotPublished), seen(Connected, packet.Uplink, packet.Uplink.Reply()), Proved, "something else answered"},
 		{"diverted, and dropped on that way", kind(packet.DNAT, packet.Diverted), dropped, Proved, "did not get it"},

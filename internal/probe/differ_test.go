@@ -61,6 +61,9 @@ func differs(trace *packet.Trace, o *Observation) string {
 	// A refusal may be told to the other side, or its answer be dropped in turn.
 	want := map[packet.Verdict][]Outcome{packet.Pass: {Connected}, packet.Drop: {Silent}, packet.Refuse: {Refused, Unreachable, Silent}}[trace.Verdict]
 	stop := certain(trace)
+	if later := afterwards(trace); stop == nil && later != nil { // the handshake is answered, and then stopped
+		stop, want = later, []Outcome{Connected}
+	}
 	switch {
 	case trace.Verdict == packet.May: // the client's own port decides
 		return ""
@@ -69,12 +72,8 @@ func differs(trace *packet.Trace, o *Observation) string {
 	case stop == nil:
 		return ""
 	}
-	i := slices.IndexFunc(o.Rules, Rule.ends)
-	if i < 0 {
-		return "no rule was seen to drop the packet"
-	}
-	if r := o.Rules[i]; r.Object != stop.Object || r.Hop != stop.Hop {
-		return fmt.Sprintf("at %s dropped %s", r.Hop, r.Object)
+	if !slices.ContainsFunc(o.Rules, func(r Rule) bool { return r.ends() && r.Object == stop.Object && r.Hop == stop.Hop }) {
+		return "the rule was not seen to drop it: " + stop.Object
 	}
 	return ""
 }

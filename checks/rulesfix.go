@@ -17,10 +17,16 @@ import (
 // backend it fills a chain that it changes anew, as a whole and by name.
 func (h *Host) rulesFix(family netstate.Family) *remediate.Fix {
 	var mine []dockerd.Difference
+	dormant, chains := false, false
 	for _, d := range h.compared() {
 		if d.Family == family {
 			mine = append(mine, d)
+			dormant = dormant || d.Kind == dockerd.Dormant
+			chains = chains || d.Kind == dockerd.MissingChain || d.Kind == dockerd.Unhooked
 		}
+	}
+	if dormant && chains {
+		return nil // the kernel does not wake a table and make chains in it at once
 	}
 	steps, opens := h.rewritten(h.Program().Restore(h.whole.snapshot, mine))
 	if len(steps) == 0 {

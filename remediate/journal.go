@@ -352,7 +352,7 @@ func (j *Journal) create(id string, begin record) (*writer, error) {
 	if err != nil {
 		file.Close()
 		os.Remove(file.Name())
-		return nil, fmt.Errorf("journal: nothing was changed: %w", err)
+		return nil, fmt.Errorf("journal: %w", err)
 	}
 	return w, nil
 }
@@ -370,7 +370,7 @@ func (j *Journal) resume(run *Run) (*writer, error) {
 	}
 	if err != nil {
 		file.Close()
-		return nil, fmt.Errorf("journal: nothing was changed: %w", err)
+		return nil, fmt.Errorf("journal: %w", err)
 	}
 	return w, nil
 }

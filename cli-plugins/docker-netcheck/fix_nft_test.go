@@ -92,6 +92,24 @@ docker run -d --name other --network other -p 8081:80 bb:1 sleep 9999; docker ru
 					}
 				})
 			}
+			t.Run("while containers start", func(t *testing.T) {
+				b := b.in(t)
+				b.sh("nft flush ruleset")
+				loop := b.host.Command(b.ctx, "sh", "-c", "for n in 1 2 3 4; do docker run -d --name c$n -p 909$n:80 bb:1 sleep 999 || exit; done")
+				b.must(loop.Start())
+				for range 4 {
+					b.netcheck("--fix", "--yes", "web")
+				}
+				if err := loop.Wait(); err != nil {
+					t.Errorf("the engine could not start a container: %v", err)
+				}
+				b.netcheck("--fix", "--yes", "--all")
+				b.well()
+				b.sh("docker rm -f c1 c2 c3 c4 >/dev/null")
+				if now := b.tables(); now != programmed {
+					t.Errorf("not what the engine had programmed:\n%s", diff(programmed, now))
+				}
+			})
 		})
 	}
 }

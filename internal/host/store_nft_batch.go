@@ -54,10 +54,15 @@ func (w *nftWriter) whole() error {
 	t := w.table
 	chains, verdicts := slices.Sorted(maps.Keys(t.chains)), slices.Sorted(maps.Keys(t.maps))
 	switch {
-	case t.was == t.now, t.now == "":
-	case t.was == "":
+	case t.was == "" && t.now != "":
 		w.add(nftMsgNewTable, nftFresh, tableFlags(t.now))
-	default:
+	case t.was != t.now && t.now != "":
+		for _, name := range chains {
+			if c := t.chains[name]; c.was != c.now {
+				// Kernels have had errors there, and refuse some of it.
+				return fmt.Errorf("nft %s %s: a table is not made dormant or woken together with chains that are made or removed", t.family, t.name)
+			}
+		}
 		w.add(nftMsgNewTable, 0, tableFlags(t.now))
 	}
 	for _, name := range verdicts {

@@ -49,7 +49,7 @@ test-all: lab-deps build ## the same with every fault and setting on every engin
 lint: ## check format and code
 	@test -z "$$(gofmt -l . | tee /dev/stderr)" || { echo 'gofmt -w the files above'; exit 1; }
 	go vet ./...
-	@for os in darwin windows; do echo GOOS=$$os; GOOS=$$os go build -o /dev/null $(PKG) || exit 1; done
+	@for os in darwin windows; do echo GOOS=$$os; GOOS=$$os go vet ./... || exit 1; done
 	go run honnef.co/go/tools/cmd/staticcheck@v0.6.1 ./...
 
 bench: lab-deps build ## measure side by side in one run, print ratios

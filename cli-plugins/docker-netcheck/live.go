@@ -28,8 +28,14 @@ func (o *checkOptions) prove(ctx context.Context, notes *streams.Out, found *jud
 		if err != nil {
 			verdict = probe.Refusal(err)
 		} else {
-			verdict = probe.Compare(found.host.Walk(j.Target), observation)
+			trace := found.host.Walk(j.Target)
+			verdict = probe.Compare(trace, observation)
 			observations[i] = observation
+			if verdict.Result == probe.Proved && j.Status == checks.Fail && !trace.Verdict.Stops() {
+				// What fails is not on the packet's way: a paused container's socket answers too.
+				verdict.Result = probe.Unproved
+				verdict.Why = "one connection says nothing of what fails: " + verdict.Why
+			}
 		}
 		j.Live = &checks.Live{Result: verdict.Result, Last: verdict.Last, Why: verdict.Why, Not: verdict.Not}
 	}

@@ -25,6 +25,8 @@ var unprovable = map[string]string{
 	"uplink-down":         "link eth0 is down: no client's packet comes in there",
 	"not-published":       "80/tcp is not published on a port of the host",
 	"gateway-mode-routed": "80/tcp is not published on a port of the host",
+
+	"published-loopback-only": "no client outside connects to 127.0.0.1",
 }
 
 // TestLiveFaults makes a live connection to each port that a fault keeps clients from: it ends where the
@@ -128,6 +130,11 @@ func TestLiveHealthy(t *testing.T) {
 			report, exit := b.netcheck("--fix", "--yes", "--live", "web")
 			if exit != 0 || report.Fix == nil || !report.Fix.Changed || !report.Fix.Proved {
 				t.Errorf("--fix --live: exit status %d, %s\n%s", exit, jsonOf(report.Fix), b.stderr)
+			}
+			b.inject("docker pause web")
+			report, exit = b.netcheck("--live", "web")
+			if live := report.Targets[0].Live; exit != 1 || live.Result != probe.Unproved || !strings.Contains(live.Why, "SYN/ACK") {
+				t.Errorf("a paused container answers, and fails: exit status %d, %s", exit, jsonOf(live))
 			}
 			runs, _ := b.run("docker", "netcheck", "history")
 			if n := strings.Count(runs, "\n"); n != 2 || strings.Contains(runs, agent.ProbeTitle) {

@@ -45,7 +45,7 @@ func Compare(trace *packet.Trace, o *Observation) Verdict {
 	switch {
 	case o.Flow.Proto == "icmp" && trace.Target.Port.Proto != "":
 		v.Result, v.Why = Unproved, "an ICMP echo was sent ("+o.outcome()+"), which takes another way than "+trace.Target.Port.String()
-	case o.Outcome.Well() && stop != nil && slices.Contains(elsewhere, stop.Kind) && slices.Contains(o.Watched, packet.Container) && !o.Saw(packet.Container):
+	case o.Outcome.Well() && stop != nil && !stop.Hop.IsReply() && slices.Contains(elsewhere, stop.Kind) && slices.Contains(o.Watched, packet.Container) && !o.Saw(packet.Container):
 		v.Result, v.Why = Proved, fmt.Sprintf("something else answered (%s), and the container did not get it, as the walk says: %s: %s", o.Answer, stop.Object, stop.Why)
 	case o.Outcome.Well() && stop != nil:
 		v.Result, v.Why = Contradicted, fmt.Sprintf("the walk stops at %s (%s), but a connection was made: %s", stop.Object, stop.Why, o.Answer)
@@ -185,6 +185,8 @@ func (o *Observation) agrees(trace *packet.Trace, stop *packet.Stop) (result, wh
 	switch {
 	case at == "":
 		return Unproved, fmt.Sprintf("there was %s, but where it was lost was not seen; the walk says: %s", o.outcome(), said)
+	case slices.Contains(elsewhere, stop.Kind) && stop.Hop.IsReply() && !o.Saw(packet.Uplink.Reply()) && !o.before(at, stop.Hop):
+		return Proved, o.ended() + ", and no reply left by the uplink, as the walk says: " + said
 	case slices.Contains(elsewhere, stop.Kind) && !o.Saw(packet.Container) && !o.before(at, stop.Hop):
 		return Proved, o.ended() + ", and the container did not get it, as the walk says: " + said
 	case other: // the walk passed that rule
@@ -194,7 +196,7 @@ func (o *Observation) agrees(trace *packet.Trace, stop *packet.Stop) (result, wh
 	return Contradicted, fmt.Sprintf("the walk stops at %s (%s), but %s", stop.Hop, said, o.ended())
 }
 
-// elsewhere are the kinds of stops at which a packet is not lost yet, but leaves the way to the container.
+// elsewhere are the kinds of stops at which a packet is not lost yet, but leaves its way.
 var elsewhere = []packet.Kind{packet.Diverted, packet.WrongRoute, packet.NotPublished, packet.NoNamespace}
 
 // before says whether a packet meets the one hop before the other.

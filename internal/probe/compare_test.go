@@ -54,6 +54,8 @@ func TestCompare(t *testing.T) {
 		trace.Stops[0].Kind = kind
 		return trace
 	}
+	diverted := seen(Silent, whole[:5]...)
+	diverted.Rules = []Rule{{Hop: packet.Accept.Reply(), Object: rule, Verdict: "drop"}}
 	refused := seen(Refused, packet.Uplink, packet.Uplink.Reply())
 	refused.Drops = []Drop{{Hop: packet.Socket, Reason: "NO_SOCKET", Function: "tcp_v4_rcv", Where: "host"}}
 	web := *passes
@@ -86,6 +88,7 @@ func TestCompare(t *testing.T) {
 		{"only later packets are stopped", later, thenDropped, Proved, "dropped what followed"},
 		{"only later packets are stopped, which was not seen", later, seen(Connected, whole...), Unproved, "was not seen"},
 		{"nothing is published, the host refuses", kind(packet.DNAT, packet.NotPublished), refused, Proved, "did not get it"},
+		{"the reply is diverted, and dropped on that way", kind(packet.Route.Reply(), packet.WrongRoute), diverted, Proved, "no reply left"},
 		{"something else answers, as said", kind(packet.DNAT, packet.NotPublished), seen(Connected, packet.Uplink, packet.Uplink.Reply()), Proved, "something else answered"},
 		{"diverted, and dropped on that way", kind(packet.DNAT, packet.Diverted), dropped, Proved, "did not get it"},
 		{"diverted, says the walk, but it arrived", kind(packet.DNAT, packet.Diverted), seen(Silent, whole[:4]...), Contradicted, "last seen at container"},

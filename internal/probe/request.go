@@ -178,6 +178,9 @@ func (r *Request) serve(host *netstate.Namespace, uplink string) error {
 	if !addr.IsValid() {
 		return refuse("link %s has no %s address that a client could connect to", uplink, r.Target.Family)
 	}
+	if addr.IsLoopback() && r.Target.From == netstate.FromOutside {
+		return refuse("no client outside connects to %s", addr)
+	}
 	r.Server = netip.AddrPortFrom(addr, r.Target.Host.Port())
 	if r.Server.Port() == 0 {
 		return refuse("%s is not published on a port of the host", r.Target.Port)

@@ -117,3 +117,29 @@ func (h healthy) test(t *testing.T, path string) {
 		}
 	}
 }
+
+// TestManyContainers judges an engine with 50 containers and, of one more, 200 published ports: all well. In the
+// ordinary run it is a tenth.
+func TestManyContainers(t *testing.T) {
+	lab.Need(t)
+	containers, ports := 5, 20
+	suites := suitesOf(nil, 2)
+	if len(suites) > 1 {
+		containers, ports = 50, 200
+	}
+	path := buildPlugin(t)
+	for _, suite := range suites {
+		t.Run(suite, func(t *testing.T) {
+			t.Parallel()
+			serve := fmt.Sprintf("for p in $(seq 20000 %d); do httpd -p $p -h /www; done; exec sleep 9999", 20000+ports-1)
+			b := fault{options: lab.Options{Daemon: noProxy}, command: []string{"sh", "-c", serve},
+				run: []string{"-p", fmt.Sprintf("20000-%d:20000-%[1]d", 20000+ports-1)}}.bench(t, suite, path)
+			b.inject(fmt.Sprintf("for i in $(seq %d); do docker run -d --name c$i -p $((10000+i)):80 bb:1 httpd -f -p 80 -h /www; done", containers))
+			b.inject(fmt.Sprintf("for i in $(seq 100); do nsenter -t $WEBPID -n ss -ltnH | grep -q :%d && break; sleep .1; done", 20000+ports-1))
+			report, exit := b.netcheck("--all")
+			if want := 2*containers + ports + 1; exit != 0 || report.Verdict != checks.Pass || len(report.Targets) != want {
+				t.Errorf("exit status %d, %s, %d targets of %d\n%s", exit, report.Verdict, len(report.Targets), want, b.text([]string{"--all"}))
+			}
+		})
+	}
+}

@@ -3,6 +3,7 @@ package checks
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 
 	"github.com/docker-netcheck/docker-netcheck/internal/netstate"
 	"github.com/docker-netcheck/docker-netcheck/internal/packet"
@@ -85,11 +86,20 @@ starts after the engine takes the engine's iptables rules away and knows nothing
 			finding.Problem = fmt.Sprintf("the target of firewalld's zone %s is %s instead of ACCEPT", dockerZone, zone.Target)
 			finding.Evidence = append([]string{"zone " + dockerZone + " target: " + zone.Target}, finding.Evidence...)
 			finding.Advice = fmt.Sprintf("firewall-cmd --permanent --zone=%s --set-target=ACCEPT, then a reload, which loses firewalld's runtime configuration%s", dockerZone, lostByReload(f))
-		case sourceZone(h, t) != "":
-			name := sourceZone(h, t)
+		case sourceZone(h, t) != nil:
+			name, source := sourceZone(h, t)[0], sourceZone(h, t)[1]
 			finding.Object = "firewalld zone " + name
-			finding.Problem = fmt.Sprintf("firewalld's zone %s claims the container's address as a source", name)
-			finding.Advice = fmt.Sprintf("firewall-cmd --zone=%s --remove-source=SUBNET, as firewall-cmd --zone=%[1]s --list-sources shows it", name)
+			finding.Problem = fmt.Sprintf("firewalld's zone %s claims the container's address as a source: %s", name, source)
+			finding.Fix = &remediate.Fix{
+				Title: fmt.Sprintf("take the source %s out of firewalld's zone %s", source, name),
+				Steps: []remediate.Step{remediate.Remove("firewalld-source", source, name)},
+				Opens: true,
+			}
+			for _, permanent := range f.Permanent {
+				if permanent.Name == name && slices.Contains(permanent.Sources, source) {
+					finding.Fix.Persist = []remediate.Step{remediate.Remove("firewalld-source-permanent", source, name)}
+				}
+			}
 		case t.Direction == netstate.In && h.Walk(t).Via == "docker-proxy":
 			name := f.DefaultZone
 			if uplink := f.ZoneOf(h.Walk(t).Uplink); uplink != nil {
@@ -124,11 +134,11 @@ func lostByReload(f *netstate.FirewalldState) string {
 	return lost
 }
 
-// sourceZone returns the zone that has the container's address among its sources, or "".
-func sourceZone(h *Host, t netstate.Target) string {
+// sourceZone returns the zone that has the container's address among its sources, and the source, or nil.
+func sourceZone(h *Host, t netstate.Target) []string {
 	c := h.Container(t.ID)
 	if c == nil {
-		return ""
+		return nil
 	}
 	for _, zone := range h.Firewalld.Zones {
 		for _, source := range zone.Sources {
@@ -138,10 +148,10 @@ func sourceZone(h *Host, t netstate.Target) string {
 			}
 			for i := range c.Endpoints {
 				if addr := c.Endpoints[i].Addr(t.Family); addr.IsValid() && prefix.Contains(addr) {
-					return zone.Name
+					return []string{zone.Name, source}
 				}
 			}
 		}
 	}
-	return ""
+	return nil
 }

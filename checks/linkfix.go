@@ -33,6 +33,15 @@ func linkUp(h *Host, name string) *remediate.Fix {
 	}
 }
 
+// linkMTU is the fix that lets a link of the host take larger packets.
+func linkMTU(link *netstate.Link, mtu int) *remediate.Fix {
+	step := remediate.Set("link", link.Name+" mtu", fmt.Sprint(link.MTU), fmt.Sprint(mtu))
+	return &remediate.Fix{
+		Title: fmt.Sprintf("let %s take %d bytes", link.Name, mtu),
+		Steps: []remediate.Step{step.Guarded(remediate.GuardIfindex+" "+link.Name, fmt.Sprint(link.Index))},
+	}
+}
+
 // restoreInside is the fix that gives a link in the container's own namespace back what the engine gave
 // it: up, its addresses, and the default route by it. It is nil where there is nothing to give.
 func restoreInside(h *Host, t netstate.Target, name string) *remediate.Fix {

@@ -32,7 +32,7 @@ slows everything down.`,
 			findings = append(findings, Finding{Object: "link " + port.Name, At: packet.Veth, Warning: true,
 				Problem:  fmt.Sprintf("%s takes %d bytes, the container's %s sends up to %d: what is larger is lost without a word", port.Name, port.MTU, inside.Name, inside.MTU),
 				Evidence: []string{fmt.Sprintf("link %s mtu %d", port.Name, port.MTU), fmt.Sprintf("link %s mtu %d in container %s", inside.Name, inside.MTU, t.Container)},
-				Advice:   fmt.Sprintf("ip link set %s mtu %d", port.Name, inside.MTU)})
+				Fix:      linkMTU(port, inside.MTU)})
 		}
 		uplink := h.Host.Link(h.Walk(t).Uplink)
 		for _, link := range []*netstate.Link{port, h.Host.LinkAt(port.Master), uplink} {

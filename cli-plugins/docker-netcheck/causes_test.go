@@ -38,7 +38,7 @@ var rootCauses = []rootCause{
 	{"docker-user-drop", "docker-user-drop docker-user-reject-client", ""},
 	{"docker-user-allowlist-kills-egress", "docker-user-allowlist", ""},
 	{"forward-rule-before-docker", "forward-rule-before-docker uplink-dropped-host", "a rule that depends on a rate gives unknown"},
-	{"path-mtu-smaller", "path-mtu-smaller", "sizes beyond this host are not known"},
+	{"path-mtu-smaller", "path-mtu-smaller veth-mtu-smaller", "sizes beyond this host are not known"},
 	{"bridge-lost-its-ip", "bridge-no-ip bridge-no-ip-out", ""},
 	{"networkd-nm-takeover", "default-route-hijacked-veth bridge-no-ip veth-detached", "by what it did"},
 	{"masquerade-missing", "masquerade-missing snat-wrong-address daemon-ip-masq-false", ""},

@@ -82,6 +82,8 @@ docker run -d --name web -p 33000:80 bb:1 httpd -f -p 80 -h /www || true`,
 		way: "big", status: checks.Warn, check: "mtu", object: `link eth0`},
 	{name: "tc-throttle-veth", inject: `tc qdisc add dev $VETH root tbf rate 8kbit burst 1600 latency 50ms`, // slows what is sent to the container, which is little
 		status: checks.Warn, check: "mtu", object: `link veth\w+`},
+	{name: "veth-mtu-smaller", inject: `ip link set $VETH mtu 1200`,
+		status: checks.Warn, check: "mtu", object: `link veth\w+`, fixed: true},
 	{name: "ctr-eth0-down", inject: `nsenter -t $WEBPID -n ip link set eth0 down`,
 		way: "in", check: "namespace", object: `link eth0 in container web`, fixed: true},
 	{name: "ctr-no-default-route", inject: `nsenter -t $WEBPID -n ip route del default`,

@@ -33,6 +33,7 @@ import (
 //	                           iptables filter FORWARD policy ACCEPT
 //	nft                        inet filter forward            some rules, likewise
 //	                           inet filter forward policy     accept
+//	                           ip docker-bridges …            tables, chains, maps and their elements: see nftStore
 //	firewalld-zone             docker0                        docker
 //	firewalld-source           172.17.0.0/16                  trusted
 //

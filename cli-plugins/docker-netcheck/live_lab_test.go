@@ -26,6 +26,7 @@ var unprovable = map[string]string{
 	"not-published":       "80/tcp is not published on a port of the host",
 	"gateway-mode-routed": "80/tcp is not published on a port of the host",
 
+	"ctr-paused":              "one connection says nothing of what fails: the socket answered: SYN/ACK",
 	"published-loopback-only": "no client outside connects to 127.0.0.1",
 }
 

@@ -45,7 +45,8 @@ func Compare(trace *packet.Trace, o *Observation) Verdict {
 	switch {
 	case o.Flow.Proto == "icmp" && trace.Target.Port.Proto != "":
 		v.Result, v.Why = Unproved, "an ICMP echo was sent ("+o.outcome()+"), which takes another way than "+trace.Target.Port.String()
-	case o.Outcome.Well() && stop != nil && !stop.Hop.IsReply() && slices.Contains(elsewhere, stop.Kind) && slices.Contains(o.Watched, packet.Container) && !o.Saw(packet.Container):
+	case o.Outcome.Well() && stop != nil && !stop.Hop.IsReply() && slices.Contains(elsewhere, stop.Kind) &&
+		(stop.Kind == packet.NoNamespace || slices.Contains(o.Watched, packet.Container)) && !o.Saw(packet.Container):
 		v.Result, v.Why = Proved, fmt.Sprintf("something else answered (%s), and the container did not get it, as the walk says: %s: %s", o.Answer, stop.Object, stop.Why)
 	case o.Outcome.Well() && stop != nil:
 		v.Result, v.Why = Contradicted, fmt.Sprintf("the walk stops at %s (%s), but a connection was made: %s", stop.Object, stop.Why, o.Answer)
@@ -55,7 +56,7 @@ func Compare(trace *packet.Trace, o *Observation) Verdict {
 		v.Result, v.Why = o.follows(afterwards(trace))
 	case o.Outcome.Well():
 		v.Result, v.Why = o.way(trace)
-	case trace.Verdict == packet.May:
+	case trace.Verdict == packet.May, stop == nil && uncertain(trace):
 		v.Result, v.Why = Unproved, o.ended()+"; the walk could not tell: "+doubt(trace)
 	case stop == nil:
 		v.Result, v.Why = o.silent()
@@ -73,6 +74,11 @@ func certain(trace *packet.Trace) *packet.Stop {
 		}
 	}
 	return nil
+}
+
+// uncertain says whether a first packet, or its reply, may be stopped.
+func uncertain(trace *packet.Trace) bool {
+	return slices.ContainsFunc(trace.Stops, func(s packet.Stop) bool { return s.Verdict == packet.May && !s.Later })
 }
 
 // afterwards returns the first stop of the walk that is certain, and that packets after the first meet.

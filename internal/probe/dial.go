@@ -160,7 +160,8 @@ func (c *caller) handshake(ctx context.Context, deadline time.Time, http bool) (
 	if err != nil {
 		return "", "", err
 	}
-	if code != 0 {
+	// An ICMP error for what follows the handshake does not undo it, though this socket hears of it.
+	if info, err := unix.GetsockoptTCPInfo(c.fd, unix.SOL_TCP, unix.TCP_INFO); code != 0 && (err != nil || info.State != unix.BPF_TCP_ESTABLISHED) {
 		return c.failed(unix.Errno(code))
 	}
 	if !http {

@@ -65,7 +65,7 @@ func differs(trace *packet.Trace, o *Observation) string {
 		stop, want = later, []Outcome{Connected}
 	}
 	switch {
-	case trace.Verdict == packet.May: // the client's own port decides
+	case trace.Verdict == packet.May, certain(trace) == nil && uncertain(trace): // the client's own port decides
 		return ""
 	case !slices.Contains(want, o.Outcome):
 		return "the probe met " + o.outcome()

@@ -211,6 +211,8 @@ func TestKilled(t *testing.T) {
 	}
 	kill(0, insideTarget{From: netstate.FromOutside, Client: nobody, Stay: true})
 	gone(t, h, before)
+	kill(0, insideTarget{Out: true, Client: nobody, Stay: true})
+	gone(t, h, before)
 
 	kill(0, insideTarget{From: netstate.FromOutside, Client: nobody, Stay: true, Lacks: []string{"tcx"}})
 	tag := ""

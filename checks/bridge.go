@@ -1,13 +1,10 @@
 package checks
 
 import (
-	"fmt"
 	"slices"
-	"strings"
 
 	"github.com/docker-netcheck/docker-netcheck/internal/netstate"
 	"github.com/docker-netcheck/docker-netcheck/internal/packet"
-	"github.com/docker-netcheck/docker-netcheck/remediate"
 )
 
 // Bridge looks at the bridge of the container's network.
@@ -69,54 +66,5 @@ func bridgeGone(h *Host, t netstate.Target) []Finding {
 	for _, stop := range h.Walk(t).Stops {
 		finding.explains = append(finding.explains, stop.Object)
 	}
-	return []Finding{finding}
-}
-
-// gatewayLost says so where the bridge has not the address that its containers take for their gateway, and
-// the packet is lost for it.
-func gatewayLost(h *Host, t netstate.Target) []Finding {
-	c := h.Container(t.ID)
-	if c == nil {
-		return nil
-	}
-	endpoint := h.Program().Gateway(c, t.Family)
-	if endpoint == nil {
-		return nil
-	}
-	network, gateway := h.Network(endpoint.NetworkID), endpoint.Gateway4
-	if t.Family == netstate.IPv6 {
-		gateway = endpoint.Gateway6
-	}
-	if network == nil || network.Bridge() == "" || !gateway.IsValid() || h.Host.LinkWith(gateway) != nil {
-		return nil
-	}
-	subnet, ok := network.Subnet(t.Family)
-	bridge := network.Bridge()
-	finding := Finding{Object: "link " + bridge, At: packet.Bridge, Hits: hits(h, t, bridge),
-		Problem: fmt.Sprintf("%s has lost its address %s, the containers' gateway", bridge, gateway)}
-	for _, a := range h.Host.Addrs {
-		if a.Link == bridge {
-			finding.Evidence = append(finding.Evidence, "addr "+a.Prefix.String()+" dev "+bridge)
-		}
-	}
-	for _, stop := range h.Walk(t).Stops {
-		if stop.Kind == packet.NoRoute || stop.Kind == packet.WrongRoute || stop.Kind == packet.Neighbour || stop.Kind == packet.Martian {
-			finding.explains = append(finding.explains, stop.Object)
-		}
-	}
-	if !ok || len(finding.explains) == 0 {
-		return nil
-	}
-	prefix := fmt.Sprintf("%s/%d", gateway, subnet.Prefix.Bits())
-	finding.Advice = "something takes addresses off Docker's bridges: exclude them there (NetworkManager: unmanaged-devices, networkd: Unmanaged=yes)"
-	value := "scope global nodad"
-	if t.Family == netstate.IPv4 {
-		value = "broadcast " + broadcast(subnet.Prefix).String() + " scope global"
-	}
-	step := remediate.Add("addr", prefix+" dev "+bridge, value)
-	if link := h.Host.Link(bridge); link != nil {
-		step = step.Guarded(remediate.GuardIfindex+" "+bridge, fmt.Sprint(link.Index))
-	}
-	finding.Fix = &remediate.Fix{Title: fmt.Sprintf("give %s its address %s back", bridge, strings.TrimSpace(prefix)), Steps: []remediate.Step{step}}
 	return []Finding{finding}
 }

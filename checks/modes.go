@@ -6,19 +6,8 @@ import (
 	"strings"
 
 	"github.com/docker-netcheck/docker-netcheck/internal/netstate"
+	"github.com/docker-netcheck/docker-netcheck/internal/packet"
 )
-
-// donor returns the container whose network namespace c uses: itself, or that of network mode container:ID.
-func donor(s *netstate.Snapshot, c *netstate.Container) *netstate.Container {
-	for range len(s.Containers) {
-		id, ok := strings.CutPrefix(c.NetworkMode, "container:")
-		if !ok || s.Container(id) == nil {
-			break
-		}
-		c = s.Container(id)
-	}
-	return c
-}
 
 // design says what cannot work with the container's network, by design, or "".
 func design(s *netstate.Snapshot, c *netstate.Container) string {
@@ -87,4 +76,24 @@ func asMade(s *netstate.Snapshot, t netstate.Target) string {
 		return cutOff(s, c)
 	}
 	return ""
+}
+
+// keptIn says so where a destination was named that the container was made not to reach.
+func keptIn(h *Host, t netstate.Target) []Finding {
+	c := h.Container(t.ID)
+	if c == nil || t.Direction != netstate.Out {
+		return nil
+	}
+	why := cutOff(h.Snapshot, c)
+	if why == "" || t.To.Addr().IsLoopback() || slices.ContainsFunc(c.Endpoints, func(e netstate.Endpoint) bool {
+		return e.IPv4.Masked().Contains(t.To.Addr()) || e.IPv6.Masked().Contains(t.To.Addr())
+	}) {
+		return nil
+	}
+	finding := Finding{Object: "container " + c.Name, At: packet.Container, Problem: why, Evidence: []string{"NetworkMode = " + c.NetworkMode},
+		Advice: "put it into a network that has a way out: docker network connect NETWORK " + c.Name}
+	for _, stop := range h.Walk(t).Stops {
+		finding.explains = append(finding.explains, stop.Object)
+	}
+	return []Finding{finding}
 }

@@ -1,0 +1,33 @@
+package checks
+
+import (
+	"fmt"
+
+	"github.com/docker-netcheck/docker-netcheck/internal/netstate"
+	"github.com/docker-netcheck/docker-netcheck/internal/packet"
+)
+
+// proxyMissing says so where a port needs docker-proxy and there is none, or one for another container.
+func proxyMissing(h *Host, t netstate.Target, f Finding) []Finding {
+	trace := h.Walk(t)
+	f.Object, f.At = "engine docker-proxy", packet.Socket
+	if stop := trace.Stop(packet.Diverted); stop != nil && stop.Object == "docker-proxy" {
+		f.Problem, f.explains = stop.Why, []string{stop.Object}
+		f.Advice = "docker restart " + t.Container + " starts a docker-proxy for its present address"
+		return []Finding{f}
+	}
+	stop := trace.Stop(packet.NotPublished)
+	if stop == nil || !h.Program().Proxy.On || len(h.differences(t, isDNAT)) > 0 {
+		return nil
+	}
+	for _, proxy := range h.Proxies {
+		if proxy.Host.Port() == t.Host.Port() && proxy.Proto == t.Port.Proto && netstate.FamilyOf(proxy.Host.Addr()) == t.Family {
+			return nil
+		}
+	}
+	f.Problem = fmt.Sprintf("no docker-proxy serves %s/%s, and no rule sends this client to the container", t.Host, t.Port.Proto)
+	f.Evidence = []string{"no process docker-proxy for " + t.Host.String() + "/" + t.Port.Proto}
+	f.explains = []string{stop.Object}
+	f.Advice = "docker restart " + t.Container + " starts it anew"
+	return []Finding{f}
+}

@@ -237,10 +237,8 @@ func (o *Observation) near(seen, said packet.Hop, atHost bool) bool {
 // stoppedAt returns the hop where the packet ended, as far as it was seen: where a rule or the kernel
 // dropped it, or else the last where it was seen.
 func (o *Observation) stoppedAt() packet.Hop {
-	for _, d := range o.dropped() {
-		if d.Hop != "" {
-			return d.Hop
-		}
+	if drops := o.dropped(); len(drops) > 0 && drops[0].Hop != "" { // later ones are of what was sent again
+		return drops[0].Hop
 	}
 	for _, r := range o.Rules {
 		if r.ends() {

@@ -56,6 +56,8 @@ func TestCompare(t *testing.T) {
 	}
 	diverted := seen(Silent, whole[:5]...)
 	diverted.Rules = []Rule{{Hop: packet.Accept.Reply(), Object: rule, Verdict: "drop"}}
+	again := seen(Silent, append(whole[:5:5], packet.Bridge.Reply())...)
+	again.Drops = []Drop{{Reason: "NETFILTER_DROP", Function: "nft_do_chain", Where: "host"}, {Hop: packet.Socket, Reason: "NOT_SPECIFIED", Function: "tcp_v4_rcv", Where: "container web"}}
 	refused := seen(Refused, packet.Uplink, packet.Uplink.Reply())
 	refused.Drops = []Drop{{Hop: packet.Socket, Reason: "NO_SOCKET", Function: "tcp_v4_rcv", Where: "host"}}
 	web := *passes
@@ -89,6 +91,7 @@ func TestCompare(t *testing.T) {
 		{"only later packets are stopped, which was not seen", later, seen(Connected, whole...), Unproved, "was not seen"},
 		{"nothing is published, the host refuses", kind(packet.DNAT, packet.NotPublished), refused, Proved, "did not get it"},
 		{"the reply is diverted, and dropped on that way", kind(packet.Route.Reply(), packet.WrongRoute), diverted, Proved, "no reply left"},
+		{"what is sent again is dropped elsewhere", stops(packet.Route.Reply(), "route", packet.Drop), again, Proved, "as the walk says"},
 		{"something else answers, as said", kind(packet.DNAT, packet.NotPublished), seen(Connected, packet.Uplink, packet.Uplink.Reply()), Proved, "something else answered"},
 		{"diverted, and dropped on that way", kind(packet.DNAT, packet.Diverted), dropped, Proved, "did not get it"},
 		{"diverted, says the walk, but it arrived", kind(packet.DNAT, packet.Diverted), seen(Silent, whole[:4]...), Contradicted, "last seen at container"},

@@ -18,6 +18,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// The tests' goroutine keeps the first thread: the runtime ends every thread that a goroutine leaves locked but
+// that one, which would stay in the namespace of some test, and with it /proc/self/ns/net.
+func init() { runtime.LockOSThread() }
+
 // ownNetns gives the test a network namespace of its own until it ends: the calling goroutine's thread is
 // in it, and so is what it starts. Other goroutines are not.
 func ownNetns(t *testing.T) {

@@ -100,8 +100,9 @@ func (h healthy) test(t *testing.T, path string) {
 	options := lab.Options{Firewalld: h.firewalld, IPv6: h.ipv6, Daemon: map[string]any{"userland-proxy": h.proxy}}
 	b := fault{options: options, setup: n.setup, run: n.run, command: n.command}.bench(t, h.suite, path)
 	b.inject(n.then)
-	if h.firewalld && h.ipv6 {
-		// IPv6 clients of an IPv4 container come to docker-proxy, which the zone has to let in.
+	if h.firewalld && (h.ipv6 || h.network == "host") {
+		// Clients of the host's own ports, and IPv6 clients of an IPv4 container, who come to docker-proxy, have to be let in
+		// by the zone.
 		_, err := b.host.Sh(b.ctx, "firewall-cmd -q --add-port=80/tcp")
 		b.must(err)
 	}

@@ -60,7 +60,7 @@ var rootCauses = []rootCause{
 	{"network-internal", "network-internal network-internal-out", ""},
 	{"userland-proxy-off", "noproxy-route-localnet-off noproxy-hairpin-off", ""},
 	{"direct-access-blocked-28", "", "clients of a container's own address are no target: publish the port"},
-	{"rootless-limits", "", "check engine: unknown, as its namespaces were not read"},
+	{"rootless-limits", "", "judged in RootlessKit's namespace, by a test of its own; where that was not read, check engine: unknown"},
 	{"iptables-kernel-modules-missing", "", "a module is of the whole machine: tables that cannot be read give unknown"},
 	{"host-ip-not-assigned", "host-ip-not-assigned published-on-gone-host-ip", ""},
 	{"secondary-ports-unpublished", "secondary-ports-unpublished", "with --port; what a program tells its clients is not read"},

@@ -100,8 +100,9 @@ func allCases() map[string]fault {
 const faultsHead = `# Root causes and their checks
 
 Written by ` + "`make test-all`" + `, which makes every case on every engine on which it can be made; do not edit.
-A case starts a real host, shows that the connection works, breaks the host, shows that the connection fails,
-and expects netcheck to name the object that was broken, to change nothing by asking, and no second cause.
+A case starts a real host, shows that the connection works, breaks the host, shows that the connection fails
+(where it says "no probe", there is no connection that could show it), and expects netcheck to name the object
+that was broken, to change nothing by asking, and no second cause.
 ✓ is such a case that went well, ✗ one that did not. A decoy looks wrong, works, and nothing is to be said
 of it. "fixed" are those that ` + "`--fix --yes`" + ` puts right, with the connection as proof, and that undo brings back.
 ` + "`make test`" + ` makes each case on one engine, by rotation.
@@ -133,6 +134,9 @@ func (r *results) page() (text []byte, wrong []string) {
 			delete(rest, name)
 			row, complaints := r.row(f)
 			wrong = append(wrong, complaints...)
+			if f.check != "" && f.way == "" {
+				note = strings.TrimPrefix(note+"; no probe", "; ")
+			}
 			fmt.Fprintf(&page, "| %s | %s |%s %s |\n", label, name, row, cell(note))
 			label, note = "", ""
 		}

@@ -98,6 +98,10 @@ func TestHealthy(t *testing.T) {
 func (h healthy) test(t *testing.T, path string) {
 	n := networks[h.network]
 	options := lab.Options{Firewalld: h.firewalld, IPv6: h.ipv6, Daemon: map[string]any{"userland-proxy": h.proxy}}
+	if h.network == "dual" && !h.proxy && h.suite != lab.Forky {
+		// Engines before 27 publish by IPv6 through docker-proxy alone, unless they are told to program ip6tables.
+		options.Daemon["ip6tables"], options.Daemon["experimental"] = true, true
+	}
 	b := fault{options: options, setup: n.setup, run: n.run, command: n.command}.bench(t, h.suite, path)
 	b.inject(n.then)
 	if h.firewalld && (h.ipv6 || h.network == "host") {
@@ -109,6 +113,11 @@ func (h healthy) test(t *testing.T, path string) {
 	if h.network != "internal" && h.network != "none" {
 		if got := b.works(fault{way: "in"}); got != "ok" {
 			t.Fatalf("it is not healthy: %s", got)
+		}
+	}
+	if h.network == "dual" && h.ipv6 {
+		if got := b.works(fault{way: "in6"}); got != "ok" {
+			t.Fatalf("it is not healthy by IPv6: %s", got)
 		}
 	}
 	for _, args := range [][]string{{"web"}, {"--client", "host", "web"}, {"--client", "localhost", "web"}, {"--host"}} {

@@ -85,7 +85,7 @@ var lookedAt = map[string]string{
 	"RouteHop":       "dev flags gateway weight",
 	"Rule":           "action dport dst family goto iif ipproto l3mdev mark mask not oif opaque priority sport src suppress_ifgroup suppress_prefixlength table tos tun_id uid",
 	"Ruleset":        "big_endian generation tables",
-	"Snapshot":       "- asked boot_id containers engine files firewalld host kernel missing networks parts proxies read sandboxes schema",
+	"Snapshot":       "- asked boot_id containers engine files firewalld host kernel missing networks parts proxies read sandboxes schema thorough",
 	"Socket":         "dev inode local mark pid program proto recvq remote sendq state v6only",
 	"Subnet":         "gateway prefix",
 	"Tuple":          "dst src",

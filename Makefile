@@ -12,7 +12,9 @@ LAB_DEPS := mmdebstrap util-linux debian-archive-keyring ca-certificates \
 	iproute2 procps iptables nftables ipset conntrack
 SUDO    := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
-.PHONY: help build install dist test test-all lint bench demo lab-deps docs clean
+FOR     ?= 10m
+
+.PHONY: help build install dist test test-all fuzz lint bench demo lab-deps docs clean
 
 help: ## show this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -46,6 +48,18 @@ test: lab-deps build ## run every test, those on a real engine in namespaces inc
 test-all: lab-deps build ## the same with every fault and setting on every engine, not in rotation
 	$(SUDO) env "PATH=$$PATH" "HOME=$$HOME" CI="$${CI:-}" NETCHECK_TEST_ALL=1 go test -timeout 180m ./...
 
+# Half of the time is the differential test's, the other half all fuzz targets' alike. What they find stays:
+# internal/packet/testdata/found and each package's testdata/fuzz, which `make test` tries again.
+fuzz: lab-deps ## look for disagreements with this kernel and for input that breaks a parser, FOR=10m
+	@case $(FOR) in *h) one=3600;; *m) one=60;; *) one=1;; esac; n=$(FOR); seconds=$$(($${n%[hms]} * one)); \
+	targets=$$(grep -ro --include=*_test.go '^func Fuzz[A-Za-z0-9]*' . | sed 's|/[^/]*:func |:|'); \
+	each=$$((seconds / 2 / $$(wc -w <<<"$$targets"))); \
+	$(SUDO) env "PATH=$$PATH" "HOME=$$HOME" CI=1 PACKET_DIFF_SEED=$$(date +%s) PACKET_DIFF_SECONDS=$$((seconds / 2)) PACKET_DIFF_ROUNDS=1 \
+	  go test -count=1 -timeout 0 -v -run '^TestAgreesWithTheKernel$$' ./internal/packet || exit; \
+	for t in $$targets; do echo $$t; \
+	  go test -run '^$$' -fuzz "^$${t#*:}$$" -fuzztime $${each}s -fuzzminimizetime 1x $${t%:*} || exit; \
+	done
+
 lint: ## check format and code
 	@test -z "$$(gofmt -l . | tee /dev/stderr)" || { echo 'gofmt -w the files above'; exit 1; }
 	go vet ./...
@@ -54,6 +68,7 @@ lint: ## check format and code
 
 bench: lab-deps build ## measure side by side in one run, print ratios
 	$(SUDO) env "PATH=$$PATH" "HOME=$$HOME" go run ./internal/lab/cmd/bench
+	$(SUDO) env "PATH=$$PATH" "HOME=$$HOME" go run ./internal/lab/cmd/bench -size
 
 demo: lab-deps build ## start a real engine in namespaces, break it, diagnose, fix, prove, clean up
 	$(SUDO) env "PATH=$$PATH" "HOME=$$HOME" go run ./internal/lab/cmd/demo --plugin bin/$(NAME)

@@ -36,21 +36,42 @@ func (w *walker) intoBridge(n *netns, bridge *link, p *skb) end {
 	w.neighbour(n, bridge, p.gateway, inside.MAC)
 	w.bridgeHooks(n, p, nil, port, hookOutput, hookPostrouting)
 	w.portForwards(n, port)
+	w.device(n, port, hookEgress, p)
 	return w.cross(inside, p)
 }
 
+// Where br_netfilter calls the IP hooks among the bridge family's: NF_BR_PRI_BRNF, at forward one before it. At
+// postrouting they come last.
+const (
+	bridgePrerouting = 0
+	bridgeForward    = -1
+	bridgeLast       = 1 << 31
+)
+
 // bridgeHooks sends the packet through the bridge family's hooks.
 func (w *walker) bridgeHooks(n *netns, p *skb, in, out *link, hooks ...string) {
-	was := [4]*link{p.in, p.out, p.physIn, p.physOut}
-	state, ct := p.state, p.ct
 	for _, hook := range hooks {
-		p.in, p.out = in, out
-		for _, b := range w.bases(n, "bridge", hook) {
-			w.runBase(n, Bridge, b, p)
-		}
+		w.bridgeHook(n, p, in, out, hook, bridgeLast, nil)
 	}
-	p.in, p.out, p.physIn, p.physOut = was[0], was[1], was[2], was[3]
-	p.state, p.ct = state, ct
+}
+
+// bridgeHook sends the packet through one, with what is called in its midst, after the chains before at.
+func (w *walker) bridgeHook(n *netns, p *skb, in, out *link, hook string, at int, midst func()) {
+	bases := w.bases(n, "bridge", hook)
+	for _, b := range bases {
+		if midst != nil && b.priority > at { // of equal ones, what was registered later comes first
+			midst()
+			midst = nil
+		}
+		was, state, ct := [4]*link{p.in, p.out, p.physIn, p.physOut}, p.state, p.ct
+		p.in, p.out = in, out
+		w.runBase(n, Bridge, b, p)
+		p.in, p.out, p.physIn, p.physOut = was[0], was[1], was[2], was[3]
+		p.state, p.ct = state, ct
+	}
+	if midst != nil {
+		midst()
+	}
 }
 
 // behind returns the interface of a container on that bridge which has addr, or nil.
@@ -68,6 +89,10 @@ func (w *walker) behind(bridge *link, addr netip.Addr) *link {
 // portForwards checks that a bridge port lets frames through.
 func (w *walker) portForwards(n *netns, port *link) {
 	w.linkUp(n, port, Veth)
+	if bridge := port.master(); bridge != nil && bridge.Bridge != nil && bridge.Bridge.VLANFiltering {
+		w.stop(Stop{Hop: Bridge, Kind: Unread, Object: "link " + bridge.Name, Verdict: May,
+			Why: bridge.Name + " filters VLANs, and which of them " + port.Name + " has is not read"}, nil)
+	}
 	if port.Port == nil {
 		return
 	}
@@ -138,6 +163,7 @@ func (w *walker) enterGoal(n *netns, bridge *link, p *skb) end {
 		w.linkUp(n, port, Veth)
 	default:
 		w.portForwards(n, port)
+		w.device(n, port, hookEgress, p)
 	}
 	if !inside.ns.has(p.gateway) {
 		held := "no address"
@@ -223,32 +249,50 @@ func (w *walker) goalBridge(n *netns, p *skb) *link {
 // fromPort takes a frame that came in by a port of a bridge of the host to where the bridge sends it.
 func (w *walker) fromPort(bridge, port *link, next netip.Addr, p *skb) end {
 	host := w.x.host
-	w.linkUp(host, bridge, Bridge)
-	w.bridgeHooks(host, p, port, nil, hookPrerouting)
+	w.linkUp(host, bridge, w.placeOf(bridge))
 	calls := host.callsIP(bridge, p.family)
+	was := p.tuple
+	var first func()
+	if calls {
+		first = func() {
+			p.physIn = port
+			p.in, p.out, p.hook = bridge, nil, hookPrerouting
+			w.bound = nil
+			w.pass(host, DNAT, hookPrerouting, p)
+		}
+	}
+	w.bridgeHook(host, p, port, nil, hookPrerouting, bridgePrerouting, first)
+	if calls && p.dst != was.dst {
+		if e, bridged := w.bridgedDNAT(host, bridge, p); bridged {
+			return e
+		}
+		return w.up(bridge, port, p, was)
+	}
 	inside := w.behind(bridge, next)
 	if inside == nil || host.has(next) {
 		if next.IsValid() && !host.has(next) && !host.foreign(bridge) {
 			w.stop(Stop{Hop: Bridge, Kind: Neighbour, Object: "link " + bridge.Name, Verdict: Drop,
 				Why: fmt.Sprintf("nothing on %s has the next hop's address %s", bridge.Name, next)}, nil)
 		}
-		w.bridgeHooks(host, p, port, bridge, hookInput)
-		if calls {
-			p.physIn = port
-		}
-		return w.receive(host, bridge, p)
-	}
-	if calls {
-		p.physIn = port
-		p.in, p.out, p.hook = bridge, nil, hookPrerouting
-		was := p.tuple
-		w.bound = nil
-		w.pass(host, DNAT, hookPrerouting, p)
-		if p.dst != was.dst {
-			return w.routed(host, bridge, p, was)
-		}
+		return w.up(bridge, port, p, was)
 	}
 	return w.relay(bridge, port, inside, next, p)
+}
+
+// up takes a frame from a bridge's port to the bridge itself. Where br_netfilter calls the IP hooks, prerouting
+// was passed already; was is the packet before it.
+func (w *walker) up(bridge, port *link, p *skb, was tuple) end {
+	host := w.x.host
+	w.bridgeHooks(host, p, port, bridge, hookInput)
+	w.device(host, bridge, hookIngress, p)
+	if p.physIn == nil {
+		return w.receive(host, bridge, p)
+	}
+	if w.depth++; w.depth > maxDepth {
+		return w.circles(host, bridge, p)
+	}
+	w.admit6(host, bridge, p)
+	return w.routed(host, bridge, p, was)
 }
 
 // bridgedDNAT sends on a packet that the IP hooks of a bridge translated to an address on the same bridge:
@@ -276,16 +320,19 @@ func (w *walker) bridgedDNAT(n *netns, bridge *link, p *skb) (end, bool) {
 func (w *walker) relay(bridge, port, inside *link, next netip.Addr, p *skb) end {
 	host, to := w.x.host, w.x.peer(inside)
 	calls := host.callsIP(bridge, p.family)
-	w.bridgeHooks(host, p, port, to, hookForward)
 	w.throughPorts(bridge, port, to)
+	var first func()
 	if calls {
-		p.physOut = to
-		p.in, p.out, p.hook = bridge, bridge, hookForward
-		w.pass(host, Accept, hookForward, p)
+		first = func() {
+			p.physOut = to
+			p.in, p.out, p.hook = bridge, bridge, hookForward
+			w.pass(host, Accept, hookForward, p)
+		}
 	}
+	w.bridgeHook(host, p, port, to, hookForward, bridgeForward, first)
 	w.bridgeHooks(host, p, nil, to, hookPostrouting)
 	if calls {
-		p.hook = hookPostrouting
+		p.in, p.hook = nil, hookPostrouting // the kernel does not say where it came in
 		p.gateway = next
 		w.pass(host, Masquerade, hookPostrouting, p)
 	}
@@ -293,6 +340,7 @@ func (w *walker) relay(bridge, port, inside *link, next netip.Addr, p *skb) end 
 		w.trace.Via = "bridge"
 	}
 	w.portForwards(host, to)
+	w.device(host, to, hookEgress, p)
 	return w.cross(inside, p)
 }
 

@@ -45,7 +45,8 @@ func (c census) watch(n *netns) {
 					ask := m.ask
 					m.ask = func(w *walker, p *skb) answer {
 						a := ask(w, p)
-						c.count(m.module, p.hook, a)
+						module, _, _ := strings.Cut(m.module, " ") // "set NAME"
+						c.count(module, p.hook, a)
 						return a
 					}
 				}
@@ -110,13 +111,25 @@ func (c counted) run(w *walker, p *skb, r *rule) verdict {
 
 // The recordings reach every match at every hook where it can stand, with both answers.
 func TestWhatTheRecordingsReach(t *testing.T) {
-	c := census{}
+	c, said := census{}, map[string]map[string]int{}
 	for _, r := range readRecordings(t) {
 		x := New(r.Snapshot)
 		x.prepare()
 		c.watch(x.host)
 		for _, one := range r.Tries {
-			x.ways(one.try())
+			x.told(one.try(), func(_ *netns, b *base, r *rule, v code, p *skb) {
+				front, what := "text ", cmpOwner(map[code]string{bound: "bind"}[v], codeWords[v])
+				if b.nft {
+					front = "nft "
+				}
+				if r == nil {
+					what = "policy"
+				}
+				if said[front+what] == nil {
+					said[front+what] = map[string]int{}
+				}
+				said[front+what][b.hook]++
+			})
 		}
 	}
 	hooks := []string{hookPrerouting, hookInput, hookForward, hookOutput, hookPostrouting}
@@ -139,15 +152,42 @@ func TestWhatTheRecordingsReach(t *testing.T) {
 			fmt.Fprintf(&b, "%16s", text)
 		}
 	}
-	t.Log("\n" + b.String())
-	for _, question := range []string{"address", "interface", "protocol", "port", "tcp", "icmp", "conntrack", "addrtype", "iprange", "mark", "connmark", "ttl", "length", "dscp", "nft cmp", "nft lookup", "nft range"} {
+	for _, what := range slices.Sorted(maps.Keys(said)) {
+		fmt.Fprintf(&b, "\n%-22s", what)
 		for _, hook := range hooks {
+			fmt.Fprintf(&b, "%16d", said[what][hook])
+		}
+	}
+	t.Log("\n" + b.String())
+	asserted := 0
+	for _, question := range slices.Sorted(maps.Keys(c)) {
+		if strings.HasPrefix(question, "nft ") && !slices.Contains([]string{"nft cmp", "nft lookup", "nft range"}, question) {
+			continue // it loads what others compare
+		}
+		for _, hook := range hooks {
+			if at := onlyAt[question]; at != "" && at != hook {
+				continue
+			}
+			asserted++
 			if cell := c[question][hook]; cell == nil || cell[yes] == 0 || cell[no] == 0 {
-				if question == "ttl" || question == "iprange" || question == "connmark" || question == "nft range" || question == "tcp" || question == "icmp" || question == "length" {
-					continue // at most hooks: the table shows
-				}
 				t.Errorf("%s at %s: not both answers", question, hook)
 			}
 		}
 	}
+	for _, hook := range hooks {
+		for _, what := range []string{"accept", "drop", "jump", "goto", "return", "policy"} {
+			asserted++
+			if said["nft "+what][hook] == 0 {
+				t.Errorf("nft %s at %s: never", what, hook)
+			}
+			asserted++
+			if said["text "+what][hook] == 0 {
+				t.Errorf("iptables %s at %s: never", what, hook)
+			}
+		}
+	}
+	t.Logf("%d pairs of a question or verdict and a hook, all reached", asserted)
 }
+
+// onlyAt is where a question can be asked at all, if not everywhere.
+var onlyAt = map[string]string{"rpfilter": hookPrerouting, "owner": hookOutput}

@@ -86,7 +86,6 @@ func number(t testing.TB, name string, byDefault int) int {
 // A tally counts what was compared.
 type tally struct {
 	rulesets, refused, packets, arrived, lost, undecided int
-	covered                                              map[string]int
 }
 
 func differ(t *testing.T) {
@@ -100,9 +99,15 @@ func differ(t *testing.T) {
 		defer w.record.close(t)
 	}
 	id := uint32(1)
+	real := captures(t)
 	for round := 0; round < rounds || time.Now().Before(until); round++ {
 		g := &generator{Rand: rand.New(rand.NewPCG(uint64(seed), uint64(round)))}
-		setting := g.setting(&id)
+		var setting *setting
+		if round%4 == 3 {
+			setting = g.captured(real[round/4%len(real)], &id)
+		} else {
+			setting = g.setting(&id)
+		}
 		if !w.compare(t, fmt.Sprintf("seed %d round %d", seed, round), setting, &sum) && t.Failed() {
 			return
 		}
@@ -116,6 +121,7 @@ func differ(t *testing.T) {
 
 // A setting is one state of the host and the conversations that are tried on it.
 type setting struct {
+	from     string   // the capture that it was made from; "": none
 	sysctls  []string // "net.ipv4.ip_forward=0"
 	ip       []string // arguments of ip
 	legacy   [2]string
@@ -129,12 +135,16 @@ type setting struct {
 
 // A try is a first packet from somewhere. Its answer and a packet that follows go where it gets to.
 type try struct {
-	from string
+	from  string
+	fails bool // the answer is an ICMP error
 	shot
 }
 
 func (s *setting) String() string {
 	var b strings.Builder
+	if s.from != "" {
+		b.WriteString("what " + s.from + " made, changed in one place\n")
+	}
 	for _, line := range s.sysctls {
 		b.WriteString("sysctl " + line + "\n")
 	}
@@ -165,10 +175,16 @@ func (w *world) apply(s *setting) error {
 	}
 	run("", "ip", "route", "flush", "table", "100")
 	run("", "ip", "-6", "route", "flush", "table", "100")
+	run("", "ip", "nexthop", "flush")
+	for _, b := range boxes {
+		if err := run("", "ip", "link", "set", b.port, "type", "bridge_slave", "hairpin", "off", "isolated", "off"); err != nil {
+			return err
+		}
+	}
 	for _, dst := range []string{"203.0.113.9", "172.17.0.2", "10.9.9.9"} {
 		run("", "ip", "route", "flush", "exact", dst)
 	}
-	if err := run("flush ruleset\n"+quiet, "nft", "-f", "-"); err != nil {
+	if err := run("flush ruleset\n"+quiet+quietDevices, "nft", "-f", "-"); err != nil {
 		return err
 	}
 	if s.ipsets != "" {
@@ -199,7 +215,7 @@ func (w *world) apply(s *setting) error {
 		}
 	}
 	if s.inner != "" || w.furnished {
-		if err := run("flush ruleset\n"+quiet+s.inner, "nsenter", "-t", strconv.Itoa(w.sandbox.Pid), "-n", "nft", "-f", "-"); err != nil {
+		if err := run("flush ruleset\n"+quiet+s.inner, "nsenter", "-t", strconv.Itoa(w.pids["sandbox"]), "-n", "nft", "-f", "-"); err != nil {
 			return err
 		}
 		w.furnished = s.inner != ""
@@ -239,7 +255,7 @@ func (w *world) compare(t *testing.T, name string, s *setting, sum *tally) bool 
 		return true
 	}
 	sum.rulesets++
-	snapshot, err := host.Collect(context.Background(), host.Options{Docker: lonely{w.sandbox.Pid}, Containers: []string{"web"}, Parts: Needs})
+	snapshot, err := host.Collect(context.Background(), host.Options{Docker: engine{w.pids}, Containers: []string{webID, peerID, otherID}, Parts: Needs})
 	must(t, err)
 	x := New(snapshot)
 	x.prepare()
@@ -258,10 +274,11 @@ func (w *world) compare(t *testing.T, name string, s *setting, sum *tally) bool 
 			sum.arrived++
 		}
 		if !slices.Contains(ways, seen) {
-			t.Logf("%s: kernel %q, walk %q", name, seen, ways)
+			t.Logf("%s: %s from %s\n  kernel: %s\n  walk:   %s", name, &try.skb, try.from, seen, strings.Join(ways, "\n          "))
 			small := w.shrink(t, s, try)
 			x, ways, seen := w.again(t, small)
-			t.Errorf("%s: %s from %s\n  kernel: %s\n  walk:   %s\n%s\n%s", name, &try.skb, try.from, seen, strings.Join(ways, "\n          "), small, x.story(try))
+			kept := (&recording{Setting: small.String(), Snapshot: x.snap, Tries: []recordedTry{recordTry(try, seen)}}).keep(t, name)
+			t.Errorf("%s: kept in %s: %s from %s\n  kernel: %s\n  walk:   %s\n%s\n%s", name, kept, &try.skb, try.from, seen, strings.Join(ways, "\n          "), small, x.story(try))
 			return false
 		}
 	}
@@ -276,7 +293,7 @@ func (w *world) again(t *testing.T, s *setting) (x *Index, ways []string, seen s
 	if w.apply(s) != nil {
 		return nil, nil, ""
 	}
-	snapshot, err := host.Collect(context.Background(), host.Options{Docker: lonely{w.sandbox.Pid}, Containers: []string{"web"}, Parts: Needs})
+	snapshot, err := host.Collect(context.Background(), host.Options{Docker: engine{w.pids}, Containers: []string{webID, peerID, otherID}, Parts: Needs})
 	must(t, err)
 	x = New(snapshot)
 	x.prepare()
@@ -295,23 +312,22 @@ func (w *world) shrink(t *testing.T, s *setting, one try) *setting {
 		t.Log("by itself the packet goes as it should: something is left of those before it")
 		return s
 	}
-	for changed := true; changed; {
-		changed = false
-		for _, part := range small.parts() {
-			for i := len(*part) - 1; i >= 0; i-- {
-				line := (*part)[i]
-				if !removable(line) {
-					continue
-				}
+	// Half of the lines at once, then a quarter, down to single ones.
+	for _, part := range small.parts() {
+		for n := len(*part); n > 0; n /= 2 {
+			for at := 0; at < len(*part); {
 				all := *part
-				*part = slices.Delete(slices.Clone(all), i, i+1)
+				to := min(at+n, len(all))
+				kept := slices.DeleteFunc(slices.Clone(all[at:to]), removable)
+				*part = slices.Concat(all[:at], kept, all[to:])
 				small.join()
-				if differs(&small) {
-					changed = true
-					continue
+				if len(*part) == len(all) || !differs(&small) {
+					*part = all
+					small.join()
+					at = to
+				} else {
+					at += len(kept)
 				}
-				*part = all
-				small.join()
 			}
 		}
 	}
@@ -358,36 +374,39 @@ func (w *world) play(t *testing.T, one try) string {
 	shot := one.shot
 	from := one.from
 	// Nothing may be left of the tries before: an address and port that they took would be taken no more.
-	must(t, netlink.ConntrackTableFlush(netlink.ConntrackTable))
+	for _, pid := range w.pids {
+		if pid == 0 || w.furnished {
+			w.in(pid, func() { must(t, netlink.ConntrackTableFlush(netlink.ConntrackTable)) })
+		}
+	}
 	for turn := range 3 {
 		w.hear()
-		if err := w.fire(from, &shot); err != nil {
-			if strings.Contains(err.Error(), "bind") {
-				t.Fatal(err)
-			}
-			story = append(story, "lost")
-			break
+		w.decisions(&shot)
+		err := w.fire(from, &shot)
+		if err != nil && strings.Contains(err.Error(), "bind") {
+			t.Fatal(err)
 		}
 		must(t, w.settle())
+		decided := w.decisions(&shot).String()
 		var places []string
 		var last sighting
 		for _, s := range w.hear() {
-			if s.id == shot.id {
+			if s.id&0xffff == shot.id&0xffff {
 				if text := s.String(); !slices.Contains(places, text) {
 					places = append(places, text)
 				}
 				last = s
 			}
 		}
-		if len(places) == 0 {
-			story = append(story, "lost")
+		if len(places) == 0 || err != nil {
+			story = append(story, "lost "+decided)
 			break
 		}
 		slices.Sort(places)
-		story = append(story, strings.Join(places, " and "))
+		story = append(story, strings.Join(places, " and ")+" "+decided)
 		if turn == 0 {
 			// The answer to what was seen, from where it was seen.
-			shot.skb = *answerTo(last)
+			shot.skb = *one.answerTo(last)
 			shot.replyDir = true
 			from = last.place
 			if from[0] == 'c' && from != one.from && one.from[0] == 'c' {
@@ -401,8 +420,23 @@ func (w *world) play(t *testing.T, one try) string {
 	return strings.Join(story, " | ")
 }
 
-// answerTo returns the first packet back for what was seen.
-func answerTo(s sighting) *skb {
+// answerTo returns the first packet back for what was seen: an answer, or an error of whom it is for or of
+// a router on the way.
+func (t try) answerTo(s sighting) *skb {
+	if t.fails {
+		p := &skb{family: netstate.FamilyOf(s.src), tuple: tuple{src: s.dst, dst: s.src, proto: protoICMP}, icmpType: 3, icmpCode: ownError, ttl: 64, dscp: 0, uid: 0, about: &s.tuple}
+		if p.family == netstate.IPv6 {
+			p.proto, p.icmpType, p.icmpCode = protoICMPv6, 1, ownError6
+		}
+		if s.place[0] == 'c' && t.id%2 == 0 {
+			p.src = addrs(p.family, "203.0.113.77", "2001:db8:f::77")
+		}
+		if t.id%5 == 0 {
+			p.dst = addrs(p.family, "172.17.0.3", "fd00::3") // whom it does not concern
+		}
+		p.length = len((&shot{skb: *p, id: t.id}).ip())
+		return p
+	}
 	p := &skb{family: netstate.FamilyOf(s.src), tuple: s.tuple.reverse(), ttl: 64, uid: 0}
 	switch s.proto {
 	case protoTCP:
@@ -410,6 +444,7 @@ func answerTo(s sighting) *skb {
 	case protoICMPv6:
 		p.icmpType = 129
 	}
+	p.length = len((&shot{skb: *p, id: t.id}).ip())
 	return p
 }
 
@@ -423,12 +458,15 @@ func follow(first *skb) *skb {
 }
 
 // ways returns what the walk says of a try, in play's words: one text for each possible way.
-func (x *Index) ways(one try) []string {
+func (x *Index) ways(one try) []string { return x.told(one, nil) }
+
+// told does the same and has every decision told, of all ways.
+func (x *Index) told(one try, also func(*netns, *base, *rule, code, *skb)) []string {
 	var all []string
 	var choices []bool
 	for len(all) < 10000 {
 		w := &walker{x: x, trace: &Trace{}, choices: choices, conns: map[*netns][]*conn{}}
-		if text := w.tell(one); !slices.Contains(all, text) {
+		if text := w.tell(one, also); !slices.Contains(all, text) {
 			all = append(all, text)
 		}
 		choices = w.choices[:w.asked]
@@ -444,19 +482,21 @@ func (x *Index) ways(one try) []string {
 }
 
 // tell walks a try.
-func (w *walker) tell(one try) string {
+func (w *walker) tell(one try, also func(*netns, *base, *rule, code, *skb)) string {
 	var story []string
 	p := one.skb
 	from := one.from
 	for turn := range 3 {
 		w.depth, w.trace.Stops = 0, nil
 		sent := p
+		var decided decisions
+		w.listen(&decided, also)
 		e := w.launch(from, &sent)
-		if slices.ContainsFunc(w.trace.Stops, func(s Stop) bool { return s.Kind != NoListener }) || e.packet == nil {
-			story = append(story, "lost")
+		if w.lostIt() || e.packet == nil {
+			story = append(story, "lost "+decided.String())
 			break
 		}
-		seen := sighting{tuple: e.packet.tuple}
+		seen := sighting{tuple: e.packet.tuple, about: e.packet.about}
 		switch {
 		case e.left != nil:
 			// What has no permanent neighbour waits for an answer that nobody gives.
@@ -465,18 +505,16 @@ func (w *walker) tell(one try) string {
 			}) {
 				seen.place = map[string]string{"eth0": "c0", "eth1": "c1"}[e.left.Name]
 			}
-		case e.ns == w.x.host:
-			seen.place = "host"
 		case e.ns != nil:
-			seen.place = "sandbox"
+			seen.place = placeOf(e.ns.name)
 		}
 		if seen.place == "" {
-			story = append(story, "lost")
+			story = append(story, "lost "+decided.String())
 			break
 		}
-		story = append(story, seen.String())
+		story = append(story, seen.String()+" "+decided.String())
 		if turn == 0 {
-			p = *answerTo(seen)
+			p = *one.answerTo(seen)
 			from = seen.place
 			if from[0] == 'c' && from != one.from && one.from[0] == 'c' {
 				break
@@ -499,47 +537,64 @@ func (w *walker) launch(from string, p *skb) end {
 	case "host":
 		return w.send(host, p)
 	}
-	return w.send(w.x.sandboxes[webID], p)
+	return w.send(w.x.sandboxes[boxes[slices.IndexFunc(boxes, func(b box) bool { return b.place == from })].id], p)
+}
+
+// placeOf is the test's name for the namespace of a container; "" is the host's.
+func placeOf(name string) string {
+	switch name {
+	case "":
+		return "host"
+	case "web":
+		return "sandbox"
+	}
+	return name
 }
 
 // story describes the first way of a try step by step.
 func (x *Index) story(one try) string {
 	w := &walker{x: x, trace: &Trace{}, conns: map[*netns][]*conn{}}
-	w.tell(one)
+	w.tell(one, nil)
 	return describe(w.trace)
 }
 
 const (
 	webID     = "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"
-	networkID = "bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb"
+	peerID    = "cccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccc"
+	otherID   = "dddddddddddddddddddddddddddddddddddddddddddddddddddddddddddddddd"
+	networkID = "bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb" // with its bridge's name behind: 64 signs
 )
 
-// lonely is an engine with one container, whose process it is told.
-type lonely struct{ pid int }
+// engine is an engine with the boxes as its containers, each in the namespace of a process.
+type engine struct{ pids map[string]int }
 
-func (lonely) Ping(context.Context) (types.Ping, error) { return types.Ping{APIVersion: "1.51"}, nil }
-func (lonely) Info(context.Context) (system.Info, error) {
+func (engine) Ping(context.Context) (types.Ping, error) { return types.Ping{APIVersion: "1.51"}, nil }
+func (engine) Info(context.Context) (system.Info, error) {
 	return system.Info{ServerVersion: "28.5.2"}, nil
 }
-func (lonely) DaemonHost() string    { return "unix:///nonexistent/docker.sock" }
-func (lonely) ClientVersion() string { return "1.51" }
-func (lonely) ContainerList(context.Context, dockercontainer.ListOptions) ([]dockercontainer.Summary, error) {
+func (engine) DaemonHost() string    { return "unix:///nonexistent/docker.sock" }
+func (engine) ClientVersion() string { return "1.51" }
+func (engine) ContainerList(context.Context, dockercontainer.ListOptions) ([]dockercontainer.Summary, error) {
 	return nil, nil
 }
-func (lonely) NetworkList(context.Context, network.ListOptions) ([]network.Summary, error) {
+func (engine) NetworkList(context.Context, network.ListOptions) ([]network.Summary, error) {
 	return nil, nil
 }
 
-func (d lonely) ContainerInspect(context.Context, string) (dockercontainer.InspectResponse, error) {
+func networkOf(bridge string) string { return networkID + "0" + bridge[2:] }
+
+func (e engine) ContainerInspect(_ context.Context, id string) (dockercontainer.InspectResponse, error) {
+	b := boxes[slices.IndexFunc(boxes, func(b box) bool { return b.id == id })]
 	return dockercontainer.InspectResponse{
-		ContainerJSONBase: &dockercontainer.ContainerJSONBase{ID: webID, Name: "/web", State: &dockercontainer.State{Status: "running", Running: true, Pid: d.pid},
+		ContainerJSONBase: &dockercontainer.ContainerJSONBase{ID: b.id, Name: "/" + b.name, State: &dockercontainer.State{Status: "running", Running: true, Pid: e.pids[b.place]},
 			HostConfig: &dockercontainer.HostConfig{NetworkMode: "net"}},
 		Config: &dockercontainer.Config{},
-		NetworkSettings: &dockercontainer.NetworkSettings{Networks: map[string]*network.EndpointSettings{"net": {NetworkID: networkID, MacAddress: "02:00:00:00:02:02",
-			IPAddress: "172.17.0.2", IPPrefixLen: 16, Gateway: "172.17.0.1", GlobalIPv6Address: "fd00::2", GlobalIPv6PrefixLen: 64, IPv6Gateway: "fd00::1"}}},
+		NetworkSettings: &dockercontainer.NetworkSettings{Networks: map[string]*network.EndpointSettings{b.bridge: {NetworkID: networkOf(b.bridge), MacAddress: b.mac,
+			IPAddress: b.v4, IPPrefixLen: 16, Gateway: b.gateway4, GlobalIPv6Address: b.v6, GlobalIPv6PrefixLen: 64, IPv6Gateway: b.gateway6}}},
 	}, nil
 }
 
-func (lonely) NetworkInspect(context.Context, string, network.InspectOptions) (network.Inspect, error) {
-	return network.Inspect{ID: networkID, Name: "net", Driver: "bridge", Options: map[string]string{"com.docker.network.bridge.name": "br0"}}, nil
+func (engine) NetworkInspect(_ context.Context, id string, _ network.InspectOptions) (network.Inspect, error) {
+	bridge := "br" + id[len(id)-1:]
+	return network.Inspect{ID: id, Name: bridge, Driver: "bridge", Options: map[string]string{"com.docker.network.bridge.name": bridge}}, nil
 }

@@ -51,6 +51,14 @@ func (g *generator) setting(id *uint32) *setting {
 	if g.chance(30) {
 		s.inner = g.nft(1)
 	}
+	if g.chance(25) {
+		s.native += g.layer2()
+	}
+	for _, port := range []string{"v0", "v1"} {
+		if g.chance(20) {
+			s.ip = append(s.ip, "link set "+port+" type bridge_slave "+pick(g, "hairpin on", "hairpin on", "isolated on"))
+		}
+	}
 	if kind != 2 {
 		s.ipsets = g.ipsets()
 	}
@@ -63,7 +71,43 @@ func (g *generator) special(s *setting) {
 	chain := func(where, hook string, rules ...string) string {
 		return fmt.Sprintf("table inet special {\n\tchain %s {\n\t\ttype filter hook %s priority -160;\n\t\t%s\n\t}\n}\n", where, hook, strings.Join(rules, "\n\t\t"))
 	}
-	switch g.IntN(12) {
+	switch g.IntN(18) {
+	case 11, 12:
+		g.questions(s)
+	case 13:
+		// What starts here comes in by lo, for rules.
+		s.ip = []string{"rule add pref 1000 iif lo lookup 100", "route add default via 192.0.2.2 table 100"}
+		for i := range s.tries {
+			if t := &s.tries[i]; t.family == netstate.IPv4 && g.chance(40) {
+				t.from, t.uid, t.src, t.dst = "host", 0, addrs(netstate.IPv4, "198.51.100.15", ""), addrs(netstate.IPv4, "203.0.113.9", "")
+			}
+		}
+	case 14:
+		s.legacy[0], s.nftables[0] = "*mangle\n:PREROUTING ACCEPT\n:INPUT ACCEPT\n:FORWARD ACCEPT\n:OUTPUT ACCEPT\n:POSTROUTING ACCEPT\n-A PREROUTING -m rpfilter --accept-local --invert -j DROP\nCOMMIT\n", ""
+		for i := range s.tries {
+			if t := &s.tries[i]; t.from == "c0" && t.family == netstate.IPv4 && g.chance(60) {
+				t.src = pick(g, addrs(netstate.IPv4, "198.51.100.15", ""), addrs(netstate.IPv4, "192.0.2.15", ""), addrs(netstate.IPv4, "127.0.0.1", ""))
+			}
+		}
+	case 16:
+		// Of a mark, a rule looks at its mask alone.
+		s.ip = []string{"rule add pref 1000 fwmark 0x1/0x1 lookup 100", "route add default via 192.0.2.2 table 100"}
+		s.native += chain("marks", "prerouting", "meta mark set 3")
+	case 15:
+		// The IP hooks of a bridge have their place among the bridge's own.
+		s.native += fmt.Sprintf("table bridge order {\n\tchain c {\n\t\ttype filter hook prerouting priority %d;\n\t\tmeta l4proto %s drop\n\t}\n}\n", pick(g, -100, 0, 100, 100), pick(g, "udp", "tcp"))
+		s.sysctls = append(s.sysctls, "net.bridge.bridge-nf-call-iptables=1", "net.bridge.bridge-nf-call-ip6tables=1")
+	case 10:
+		// A published port on localhost, as Docker makes it without a proxy.
+		s.native += "table inet local {\n\tchain out { type nat hook output priority -100; tcp dport 8080 dnat ip6 to [fd00::2]:80; tcp dport 8080 dnat ip to 172.17.0.2:80; }\n\tchain post { type nat hook postrouting priority 100; oifname \"br0\" masquerade; }\n}\n"
+		s.sysctls = append(s.sysctls, "net.ipv4.conf.br0.route_localnet="+pick(g, "0", "1"), "net.bridge.bridge-nf-call-iptables="+pick(g, "0", "1"), "net.bridge.bridge-nf-call-ip6tables="+pick(g, "0", "1"))
+		for i := range s.tries {
+			if t := &s.tries[i]; g.chance(30) && t.proto == protoTCP {
+				t.from, t.uid, t.dport = "host", 0, 8080
+				t.src = addrs(t.family, "127.0.0.1", "::1")
+				t.dst = t.src
+			}
+		}
 	case 0:
 		// Whether the way back is looked for with the packet's mark decides.
 		s.sysctls = append(s.sysctls, "net.ipv4.conf.eth0.rp_filter=1", "net.ipv4.conf.all.src_valid_mark="+pick(g, "0", "1"))
@@ -106,6 +150,51 @@ func (g *generator) special(s *setting) {
 	}
 }
 
+// questions makes rules that ask all sorts of things at every hook, and decide nothing: the chain that they
+// call is empty.
+func (g *generator) questions(s *setting) {
+	for i, family := range []netstate.Family{netstate.IPv4, netstate.IPv6} {
+		g.family = family
+		var b strings.Builder
+		b.WriteString("*mangle\n:ASKED -\n")
+		for _, chain := range []string{"PREROUTING", "INPUT", "FORWARD", "OUTPUT", "POSTROUTING"} {
+			fmt.Fprintf(&b, ":%s ACCEPT\n", chain)
+			for range 25 {
+				proto := ""
+				if m := g.match(&proto, chain, "mangle"); m != "" {
+					fmt.Fprintf(&b, "-A %s %s -j ASKED\n", chain, m)
+				}
+			}
+		}
+		b.WriteString("COMMIT\n")
+		s.nftables[i], s.legacy[i] = b.String(), ""
+		if g.chance(50) {
+			s.nftables[i], s.legacy[i] = "", b.String()
+		}
+	}
+	var b strings.Builder
+	g.family = pick(g, netstate.IPv4, netstate.IPv6)
+	b.WriteString("table inet asking {\n")
+	n := &nftGenerator{generator: g, table: "inet", kind: "filter"}
+	n.sets(&b)
+	b.WriteString("\tchain asked { }\n")
+	for _, hook := range []string{"prerouting", "input", "forward", "output", "postrouting"} {
+		n.hook = hook
+		fmt.Fprintf(&b, "\tchain %s {\n\t\ttype filter hook %s priority %d;\n", hook, hook, pick(g, -290, -120, 20, 150))
+		for range 20 {
+			n.proto = pick(g, "tcp", "udp")
+			fmt.Fprintf(&b, "\t\t%s jump asked\n", n.match())
+		}
+		b.WriteString("\t\ticmp type echo-request jump asked\n\t\ticmpv6 type echo-reply jump asked\n")
+		b.WriteString("\t}\n")
+	}
+	b.WriteString("}\n")
+	s.native = b.String()
+	if s.ipsets == "" {
+		s.ipsets = g.ipsets()
+	}
+}
+
 func addrs(family netstate.Family, v4, v6 string) netip.Addr {
 	if family == netstate.IPv6 {
 		return netip.MustParseAddr(v6)
@@ -129,7 +218,20 @@ func (g *generator) try(id uint32) try {
 	t.from = "c0"
 	t.src = pick(g, near, far, far)
 	t.dst = hostAddr
-	switch g.IntN(13) {
+	peer, other := addrs(f, "172.17.0.3", "fd00::3"), addrs(f, "172.18.0.2", "fd01::2")
+	t.fails = g.chance(25)
+	switch g.IntN(17) {
+	case 13, 14:
+		t.from, t.src = "sandbox", web
+		t.dst = pick(g, peer, peer, other)
+	case 15:
+		t.from, t.src = "other", other
+		t.dst = pick(g, web, hostAddr, far, gateway)
+	case 16:
+		if t.from, t.src = "peer", peer; g.chance(30) {
+			t.from, t.src = "c0", far
+		}
+		t.dst = pick(g, web, hostAddr, other, other)
 	case 0, 1:
 		t.dst = pick(g, web, web, gateway)
 	case 2:
@@ -169,7 +271,7 @@ func (g *generator) try(id uint32) try {
 	t.ttl = pick(g, 64, 64, 63, 2)
 	t.dscp = pick(g, 0, 0, 0, 10)
 	t.uid = -1
-	if t.from == "host" || t.from == "sandbox" {
+	if t.from[0] != 'c' {
 		t.uid = 0
 	}
 	t.length = len(t.ip())
@@ -213,6 +315,16 @@ func (g *generator) routes(s *setting) {
 			// What VPNs do: all but what has a route of its own goes by another table.
 			s.ip = append(s.ip, six+"rule add pref 1000 lookup main suppress_prefixlength 0", six+"rule add pref 1000 "+pick(g, "not fwmark 0x1", "from all")+" lookup 100",
 				six+"route add default via "+gateway+" table 100")
+			continue
+		}
+		if g.chance(20) {
+			// Nexthop objects, and several ways at once.
+			id := map[string]string{"": "1", "-6 ": "2"}[six]
+			dev := pick(g, "eth0", "eth1")
+			s.ip = append(s.ip, six+"nexthop add id "+id+"0 via "+gateway+" dev eth1", six+"nexthop add id "+id+"1 via "+addrs(f, "198.51.100.2", "2001:db8::2").String()+" dev eth0",
+				"nexthop add id "+id+"2 group "+id+"0/"+id+"1", six+"nexthop add id "+id+"3 blackhole", six+"rule add pref 1000 "+pick(g, "from all", "iif br0", "iif eth0", "fwmark 0x1")+" lookup 100",
+				six+"route add default table 100 "+pick(g, "nhid "+id+"0", "nhid "+id+"2", "nhid "+id+"3", "nhid "+id+"1",
+					"nexthop via "+gateway+" dev eth1 nexthop via "+addrs(f, "198.51.100.2", "2001:db8::2").String()+" dev eth0", "dev "+dev))
 			continue
 		}
 		n := g.IntN(3)
@@ -533,6 +645,45 @@ func (g *generator) iptables() string {
 			}
 		}
 		b.WriteString("COMMIT\n")
+	}
+	return b.String()
+}
+
+// layer2 makes tables of the bridge family and of links themselves.
+func (g *generator) layer2() string {
+	var b strings.Builder
+	rules := func(n int, matches ...string) {
+		for range n {
+			match := pick(g, matches...)
+			if g.chance(60) {
+				t := g.one()
+				g.family = t.family
+				w, proto := ipFamily(t.family), map[uint8]string{protoTCP: "tcp", protoUDP: "udp"}[t.proto]
+				match = w + " " + pick(g, "daddr ", "saddr ") + pick(g, "", "", "!= ") + g.addr()
+				if proto != "" && g.chance(50) {
+					match = fmt.Sprintf("%s %s %d", proto, pick(g, "dport", "sport"), g.port(g.chance(50)))
+				}
+			}
+			fmt.Fprintf(&b, "\t\t%s %s\n", match, pick(g, "drop", "drop", "accept", "counter", "meta mark set 1", "counter accept"))
+		}
+	}
+	if g.chance(60) {
+		b.WriteString("table bridge l2 {\n")
+		for i := range 1 + g.IntN(3) {
+			fmt.Fprintf(&b, "\tchain b%d {\n\t\ttype filter hook %s priority %d; policy %s;\n", i, pick(g, "prerouting", "input", "forward", "forward", "output", "postrouting"), pick(g, -300, -200, 0, 100), pick(g, "accept", "accept", "accept", "drop"))
+			rules(1+g.IntN(4), "ether type ip", "ether type ip6", `iifname "v0"`, `oifname "v1"`, `iifname != "v0"`, `meta ibrname "br0"`, `meta obrname "br0"`, `meta obrname "br1"`, "meta protocol ip", "meta mark 1", "icmp type echo-request", "ct state new")
+			b.WriteString("\t}\n")
+		}
+		b.WriteString("}\n")
+	}
+	if g.chance(60) {
+		b.WriteString("table netdev d0 {\n")
+		for i := range 1 + g.IntN(2) {
+			fmt.Fprintf(&b, "\tchain b%d {\n\t\ttype filter hook %s device %s priority %d; policy accept;\n", i, pick(g, "ingress", "ingress", "egress"), pick(g, "eth0", "v0", "v1", "br0", "eth1", "v2"), pick(g, -100, 0, 10))
+			rules(1+g.IntN(3), "meta protocol ip", "meta protocol ip6", `iifname "eth0"`, "meta l4proto udp", "meta l4proto tcp", "icmp type echo-request", "meta mark 1")
+			b.WriteString("\t}\n")
+		}
+		b.WriteString("}\n")
 	}
 	return b.String()
 }

@@ -27,47 +27,68 @@ import (
 
 // The differential test's machines, each a network namespace:
 //
-//	client c0 198.51.100.2 ─ eth0 198.51.100.15 ┐
-//	client c1 192.0.2.2 ──── eth1 192.0.2.15 ───┤ host ├ br0 172.17.0.1 ─ v0 ─ eth0 172.17.0.2 sandbox
+//	client c0 198.51.100.2 ─ eth0 198.51.100.15 ┐      ├ br0 172.17.0.1 ┬ v0 ─ eth0 172.17.0.2 sandbox
+//	client c1 192.0.2.2 ──── eth1 192.0.2.15 ───┤ host ┤               └ v1 ─ eth0 172.17.0.3 peer
+//	                                            ┘      └ br1 172.18.0.1 ── v2 ─ eth0 172.18.0.2 other
 //
-// The host's namespace is the test process's own. Neighbours are permanent: no packet waits for another.
+// The host's namespace is the test process's own. Neighbours are permanent, and so are the bridges'
+// forwarding entries: no packet waits for another, or is flooded.
 const wiring = `
 link add eth0 address 02:00:00:00:00:15 type veth peer name c0 address 02:00:00:00:00:02 netns CLIENT
 link add eth1 address 02:00:00:00:01:15 type veth peer name c1 address 02:00:00:00:01:02 netns CLIENT
 link add br0 address 02:00:00:00:02:01 type bridge forward_delay 0 mcast_snooping 0
-link add v0 address 02:00:00:00:02:99 type veth peer name eth0 address 02:00:00:00:02:02 netns SANDBOX
-link set v0 master br0
+link add br1 address 02:00:00:00:03:01 type bridge forward_delay 0 mcast_snooping 0
 link set lo up
 link set eth0 up
 link set eth1 up
-link set v0 up
 link set br0 up
+link set br1 up
 addr add 198.51.100.15/24 dev eth0
 addr add 192.0.2.15/24 dev eth1
 addr add 172.17.0.1/16 dev br0
+addr add 172.18.0.1/16 dev br1
 addr add 2001:db8::15/64 dev eth0 nodad
 addr add 2001:db8:1::15/64 dev eth1 nodad
 addr add fd00::1/64 dev br0 nodad
+addr add fd01::1/64 dev br1 nodad
 route add default via 198.51.100.2
 route add default via 2001:db8::2
 neigh add 198.51.100.2 lladdr 02:00:00:00:00:02 dev eth0 nud permanent
 neigh add 2001:db8::2 lladdr 02:00:00:00:00:02 dev eth0 nud permanent
 neigh add 192.0.2.2 lladdr 02:00:00:00:01:02 dev eth1 nud permanent
 neigh add 2001:db8:1::2 lladdr 02:00:00:00:01:02 dev eth1 nud permanent
-neigh add 172.17.0.2 lladdr 02:00:00:00:02:02 dev br0 nud permanent
-neigh add fd00::2 lladdr 02:00:00:00:02:02 dev br0 nud permanent
 `
 
-const wiringSandbox = `
-link set lo up
-link set eth0 up
-addr add 172.17.0.2/16 dev eth0
-addr add fd00::2/64 dev eth0 nodad
-route add default via 172.17.0.1
-route add default via fd00::1
-neigh add 172.17.0.1 lladdr 02:00:00:00:02:01 dev eth0 nud permanent
-neigh add fd00::1 lladdr 02:00:00:00:02:01 dev eth0 nud permanent
-`
+// A box is one container's place. Its gateway is the bridge's first address.
+type box struct {
+	place, name, id, bridge, port, mac string
+	v4, v6, gateway4, gateway6         string
+	gatewayMAC                         string
+}
+
+var boxes = []box{
+	{"sandbox", "web", webID, "br0", "v0", "02:00:00:00:02:02", "172.17.0.2", "fd00::2", "172.17.0.1", "fd00::1", "02:00:00:00:02:01"},
+	{"peer", "peer", peerID, "br0", "v1", "02:00:00:00:02:03", "172.17.0.3", "fd00::3", "172.17.0.1", "fd00::1", "02:00:00:00:02:01"},
+	{"other", "other", otherID, "br1", "v2", "02:00:00:00:03:02", "172.18.0.2", "fd01::2", "172.18.0.1", "fd01::1", "02:00:00:00:03:01"},
+}
+
+// wire returns what the host's side needs of a box, and what its own side needs.
+func (b *box) wire(pid int) (host, inside string) {
+	host = fmt.Sprintf("link add %s address 02:00:00:00:09:%s type veth peer name eth0 address %s netns %d\nlink set %s master %s\nlink set %s up\n", b.port, b.mac[9:11], b.mac, pid, b.port, b.bridge, b.port)
+	inside = fmt.Sprintf("link set lo up\nlink set eth0 up\naddr add %s/16 dev eth0\naddr add %s/64 dev eth0 nodad\nroute add default via %s\nroute add default via %s\n", b.v4, b.v6, b.gateway4, b.gateway6)
+	for _, addr := range []string{b.v4, b.v6} {
+		host += fmt.Sprintf("neigh add %s lladdr %s dev %s nud permanent\n", addr, b.mac, b.bridge)
+	}
+	for _, gateway := range []string{b.gateway4, b.gateway6} {
+		inside += fmt.Sprintf("neigh add %s lladdr %s dev eth0 nud permanent\n", gateway, b.gatewayMAC)
+	}
+	for _, other := range boxes {
+		if other.bridge == b.bridge && other.name != b.name {
+			inside += fmt.Sprintf("neigh add %s lladdr %s dev eth0 nud permanent\nneigh add %s lladdr %s dev eth0 nud permanent\n", other.v4, other.mac, other.v6, other.mac)
+		}
+	}
+	return host, inside
+}
 
 const wiringClient = `
 link set lo up
@@ -75,23 +96,21 @@ link set c0 up
 link set c1 up
 `
 
-// quiet keeps the kernels' own answers off: the test answers itself.
-const quiet = `table inet quiet {
-	chain out { type filter hook output priority -500; tcp flags & rst == rst drop; }
-}
-`
-
 // A world is the machines of the differential test.
 type world struct {
-	t               testing.TB
-	client, sandbox *os.Process
-	c               [2]int // packet sockets on c0 and c1
-	hostFrames      int    // a packet socket on the host's eth0, for sentinels
-	raw             map[string][]int
-	send            map[string]map[netstate.Family]int
-	dirty           [2]bool // legacy tables exist
-	furnished       bool    // the sandbox has rules
-	record          *recorder
+	t          testing.TB
+	client     *os.Process
+	pids       map[string]int // of the places; the host's is 0
+	c          [2]int         // packet sockets on c0 and c1
+	hostFrames int            // a packet socket on the host's eth0, for sentinels
+	raw        map[string][]int
+	send       map[string]map[netstate.Family]int
+	traces     map[string]int
+	legacy     [2]int // sockets that read legacy tables
+	counted    map[string]uint64
+	dirty      [2]bool // legacy tables exist
+	furnished  bool    // the sandbox has rules
+	record     *recorder
 }
 
 func must(t testing.TB, err error) {
@@ -135,23 +154,30 @@ func newWorld(t testing.TB) *world {
 		}
 	}
 	must(t, unix.SchedSetaffinity(0, &cpu))
-	w := &world{t: t, client: sleeper(t), sandbox: sleeper(t), raw: map[string][]int{}, send: map[string]map[netstate.Family]int{}}
-	for _, p := range []*os.Process{w.client, w.sandbox} {
-		waitForNamespace(t, p.Pid)
+	w := &world{t: t, client: sleeper(t), pids: map[string]int{"host": 0}, raw: map[string][]int{}, send: map[string]map[netstate.Family]int{}, traces: map[string]int{}}
+	waitForNamespace(t, w.client.Pid)
+	must(t, run(strings.ReplaceAll(wiring, "CLIENT", fmt.Sprint(w.client.Pid)), "ip", "-batch", "-"))
+	inside := func(pid int, input string, command ...string) {
+		must(t, run(input, "nsenter", append([]string{"-t", fmt.Sprint(pid), "-n"}, command...)...))
 	}
-	script := strings.NewReplacer("CLIENT", fmt.Sprint(w.client.Pid), "SANDBOX", fmt.Sprint(w.sandbox.Pid)).Replace(wiring)
-	must(t, run(script, "ip", "-batch", "-"))
-	inside := func(pid int, script string) {
-		must(t, run(script, "nsenter", "-t", fmt.Sprint(pid), "-n", "ip", "-batch", "-"))
-	}
-	inside(w.sandbox.Pid, wiringSandbox)
-	inside(w.client.Pid, wiringClient)
-	must(t, run(quiet, "nft", "-f", "-"))
-	must(t, run(quiet, "nsenter", "-t", fmt.Sprint(w.sandbox.Pid), "-n", "nft", "-f", "-"))
-	const ignore = "/proc/sys/net/ipv4/icmp_echo_ignore_all"
-	for _, name := range []string{ignore, "/proc/sys/net/ipv6/icmp/echo_ignore_all"} {
+	inside(w.client.Pid, "", "sh", "-c", "echo 1 > /proc/sys/net/ipv6/conf/all/disable_ipv6; echo 1 > /proc/sys/net/ipv6/conf/default/disable_ipv6")
+	inside(w.client.Pid, wiringClient, "ip", "-batch", "-")
+	ignored := []string{"/proc/sys/net/ipv4/icmp_echo_ignore_all", "/proc/sys/net/ipv6/icmp/echo_ignore_all"}
+	for _, name := range ignored {
 		must(t, os.WriteFile(name, []byte("1"), 0))
-		must(t, run("", "nsenter", "-t", fmt.Sprint(w.sandbox.Pid), "-n", "sh", "-c", "echo 1 > "+name))
+	}
+	for i := range boxes {
+		b, process := &boxes[i], sleeper(t)
+		waitForNamespace(t, process.Pid)
+		w.pids[b.place] = process.Pid
+		host, own := b.wire(process.Pid)
+		must(t, run(host, "ip", "-batch", "-"))
+		must(t, run("", "bridge", "fdb", "replace", b.mac, "dev", b.port, "master", "static"))
+		inside(process.Pid, own, "ip", "-batch", "-")
+		inside(process.Pid, quiet, "nft", "-f", "-")
+		for _, name := range ignored {
+			inside(process.Pid, "", "sh", "-c", "echo 1 > "+name)
+		}
 	}
 	// The client's own kernel must not answer: it has no addresses, and what it hears is for the test.
 	w.in(w.client.Pid, func() {
@@ -160,8 +186,16 @@ func newWorld(t testing.TB) *world {
 		}
 	})
 	w.hostFrames = w.frames("eth0")
-	for place, pid := range map[string]int{"host": 0, "sandbox": w.sandbox.Pid} {
-		w.in(pid, func() { w.sockets(place) })
+	for place, pid := range w.pids {
+		w.in(pid, func() {
+			w.sockets(place)
+			w.traces[place] = w.listenTraces()
+		})
+	}
+	for i, family := range []int{unix.AF_INET, unix.AF_INET6} {
+		var err error
+		w.legacy[i], err = unix.Socket(family, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.IPPROTO_RAW)
+		must(t, err)
 	}
 	return w
 }
@@ -252,13 +286,23 @@ func (s *shot) ip() []byte {
 		h := &layers.IPv4{Version: 4, IHL: 5, TOS: dscp, TTL: ttl, Protocol: proto, SrcIP: s.src.AsSlice(), DstIP: s.dst.AsSlice(), Id: uint16(s.id), Flags: layers.IPv4DontFragment}
 		network, sums = h, h
 	} else {
-		h := &layers.IPv6{Version: 6, TrafficClass: dscp, HopLimit: ttl, NextHeader: proto, SrcIP: s.src.AsSlice(), DstIP: s.dst.AsSlice()}
+		h := &layers.IPv6{Version: 6, FlowLabel: s.id & 0xfffff, TrafficClass: dscp, HopLimit: ttl, NextHeader: proto, SrcIP: s.src.AsSlice(), DstIP: s.dst.AsSlice()}
 		network, sums = h, h
 	}
 	var payload [12]byte
 	binary.BigEndian.PutUint32(payload[:], marker)
 	binary.BigEndian.PutUint32(payload[4:], s.id)
 	all := []gopacket.SerializableLayer{network}
+	if s.about != nil {
+		quoted := shot{skb: skb{family: s.family, tuple: *s.about, ttl: 60, flags: tcpSYN}, id: s.id}
+		if quoted.icmpType = 8; s.family == netstate.IPv6 {
+			quoted.icmpType = 128
+			h := &layers.ICMPv6{TypeCode: layers.CreateICMPv6TypeCode(s.icmpType, s.icmpCode)}
+			h.SetNetworkLayerForChecksum(sums)
+			return serialize(append(all, h, gopacket.Payload(append(make([]byte, 4), quoted.ip()...)))...)
+		}
+		return serialize(append(all, &layers.ICMPv4{TypeCode: layers.CreateICMPv4TypeCode(s.icmpType, s.icmpCode)}, gopacket.Payload(quoted.ip()))...)
+	}
 	switch s.proto {
 	case protoTCP:
 		h := &layers.TCP{SrcPort: layers.TCPPort(s.sport), DstPort: layers.TCPPort(s.dport), Window: 1000,
@@ -288,6 +332,10 @@ func (s *shot) ip() []byte {
 		h.SetNetworkLayerForChecksum(sums)
 		all = append(all, h, &layers.ICMPv6Echo{Identifier: uint16(s.sport), SeqNumber: 1}, gopacket.Payload(payload[:]))
 	}
+	return serialize(all...)
+}
+
+func serialize(all ...gopacket.SerializableLayer) []byte {
 	b := gopacket.NewSerializeBuffer()
 	if err := gopacket.SerializeLayers(b, gopacket.SerializeOptions{FixLengths: true, ComputeChecksums: true}, all...); err != nil {
 		panic(err)
@@ -350,12 +398,16 @@ type sighting struct {
 	place string // "c0", "c1", "host", "sandbox"
 	id    uint32
 	tuple
-	ttl  int
-	dscp int
+	about *tuple // of an ICMP error
+	ttl   int
+	dscp  int
 }
 
 // String returns "sandbox udp 198.51.100.2:1→172.17.0.2:80".
 func (s sighting) String() string {
+	if s.about != nil {
+		return fmt.Sprintf("%s %s %s→%s about %s %s:%s→%s:%s", s.place, protoName(s.proto), s.src, s.dst, protoName(s.about.proto), s.about.src, s.about.sport, s.about.dst, s.about.dport)
+	}
 	return fmt.Sprintf("%s %s %s:%s→%s:%s", s.place, protoName(s.proto), s.src, s.sport, s.dst, s.dport)
 }
 
@@ -447,6 +499,9 @@ func (s *sighting) parseTransport(b []byte) bool {
 		b = b[8:]
 	case protoICMP, protoICMPv6:
 		s.sport, s.dport = port(binary.BigEndian.Uint16(b[4:])), 0
+		if s.proto == protoICMP && b[0] == 3 && b[1] == ownError || s.proto == protoICMPv6 && b[0] == 1 && b[1] == ownError6 {
+			return s.parseQuoted(b[8:])
+		}
 		if b[0] != 8 && b[0] != 0 && b[0] != 128 && b[0] != 129 {
 			return false // an error of some kernel
 		}
@@ -458,5 +513,20 @@ func (s *sighting) parseTransport(b []byte) bool {
 		return false
 	}
 	s.id = binary.BigEndian.Uint32(b[4:])
+	return true
+}
+
+// parseQuoted reads what an ICMP error quotes, of which a trace has the beginning alone. Of its number, the
+// lower half is there.
+func (s *sighting) parseQuoted(b []byte) bool {
+	if len(b) < 8 {
+		return false
+	}
+	s.sport = 0
+	if s.id = uint32(binary.BigEndian.Uint16(b[4:])); b[0]>>4 == 6 {
+		s.id = uint32(binary.BigEndian.Uint16(b[2:]))
+	}
+	quoted, _ := parseIP(b)
+	s.about = &quoted.tuple
 	return true
 }

@@ -113,7 +113,6 @@ type decision struct {
 	out       *link
 	gateway   netip.Addr // the next hop; the destination itself where it is on link
 	others    []netstate.RouteHop
-	unsure    string // why another answer is as possible: several equal hops, a rule that is not understood
 	forbidden string // "blackhole", "unreachable", "prohibit"
 }
 

@@ -234,7 +234,7 @@ func (w *walker) pass(n *netns, hop Hop, hook string, p *skb) {
 		mark, dscp := p.mark, p.dscp
 		w.runBase(n, hop, b, p)
 		if b.kind == "route" && (p.mark != mark || p.dscp != dscp) {
-			p.rerouted, p.routeMark = true, p.mark
+			w.reroute(n, p)
 		}
 	}
 	settle(1 << 30)
@@ -255,6 +255,12 @@ func (w *walker) translate(n *netns, hop Hop, hook string, p *skb, bases []*base
 		return
 	}
 	dst := hook == hookPrerouting || hook == hookOutput
+	if p.state == ctRelated {
+		if before := p.dst; p.translateError(dst) && hook == hookOutput && p.dst != before {
+			w.reroute(n, p)
+		}
+		return
+	}
 	done := &ct.srcDone
 	if dst {
 		done = &ct.dstDone
@@ -284,11 +290,34 @@ func (w *walker) translate(n *netns, hop Hop, hook string, p *skb, bases []*base
 		}
 	}
 	if hook == hookOutput && p.dst != before.dst {
-		p.routeMark = p.mark
+		w.reroute(n, p)
 	}
 	if p.tuple != before && p.replyDir {
 		w.step(Step{Hop: hop, Object: "conntrack", Did: "takes the translation back", Packet: p.String()}, n)
 	}
+}
+
+// translateError rewrites an ICMP error and what it quotes as its connection was translated, and says whether
+// it was. Source: nf_nat_icmp_reply_translation.
+func (p *skb) translateError(dst bool) bool {
+	ct, way := p.ct, p.ct.reply
+	if p.replyDir {
+		way = ct.orig
+	}
+	if dst != p.replyDir && !ct.dnat || dst == p.replyDir && !ct.snat {
+		return false
+	}
+	about := *p.about
+	if dst {
+		p.dst, about.src, about.sport = way.src, way.src, way.sport
+	} else {
+		p.src, about.dst = way.dst, way.dst
+		if hasPorts(about.proto) {
+			about.dport = way.dport
+		}
+	}
+	p.about = &about
+	return true
 }
 
 // maxJumps bounds how many chains one packet is sent through at one hook. The kernel refuses loops, but a document may
@@ -321,6 +350,9 @@ func (w *walker) runBase(n *netns, hop Hop, b *base, p *skb) code {
 				w.ruleStep(n, hop, r, v.did, Pass, p)
 			}
 			continue
+		}
+		if w.decided != nil {
+			w.decided(n, b, r, v.code, p)
 		}
 		switch v.code {
 		case accept, stolen:
@@ -359,6 +391,9 @@ func (w *walker) runBase(n *netns, hop Hop, b *base, p *skb) code {
 			}
 			at = frame{chain: v.chain}
 		}
+	}
+	if w.decided != nil {
+		w.decided(n, b, nil, accept, p)
 	}
 	if b.policy == "DROP" || b.policy == "drop" {
 		w.policyStop(n, hop, b, behind)

@@ -102,8 +102,8 @@ func (n *netns) rpfilterMatches(w *walker, q *skb, loose, validmark, acceptLocal
 	if !d.found() {
 		return false
 	}
-	if d.local() {
-		return acceptLocal
+	if d.local() && (!acceptLocal || q.family == netstate.IPv6 || d.route.Type != "local") {
+		return acceptLocal && q.family == netstate.IPv6
 	}
 	if loose || d.out == q.in {
 		return true

@@ -21,6 +21,7 @@ type netns struct {
 	fibs    map[netstate.Family]*fib
 	hooks   map[hookKey]*hooks
 	sets    map[string]*ipset
+	tracked map[netstate.Family]bool
 	printer netstate.NftPrinter
 }
 

@@ -156,8 +156,8 @@ func (m *machine) name(reg netstate.NftReg, name string) outcome {
 func (m *machine) bounds(reg netstate.NftReg, data, dark []byte) (low, high []byte) {
 	low, high = make([]byte, len(data)), make([]byte, len(data))
 	if len(data) == 2 && m.some[int(reg)/4] {
-		binary.BigEndian.PutUint16(low, anyPortLow)
-		binary.BigEndian.PutUint16(high, anyPortHigh)
+		binary.BigEndian.PutUint16(low, uint16(anyPortLow))
+		binary.BigEndian.PutUint16(high, uint16(anyPortHigh))
 		return low, high
 	}
 	for i := range data {

@@ -12,6 +12,7 @@ import (
 	"maps"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
@@ -23,6 +24,10 @@ import (
 // recordings is what a kernel once did with the packets of the differential test: snapshots as host.Collect
 // read them, the packets, and where each was seen. PACKET_DIFF_RECORD=FILE writes such a file.
 const recordings = "testdata/recorded.json.gz"
+
+// found is where disagreements are kept: each a recording of a setting that was made as small as it could be.
+// They stay when the walk was mended, for it shall not fall back.
+const found = "testdata/found"
 
 // A recording is one setting with its tries.
 type recording struct {
@@ -45,16 +50,18 @@ type recordedTry struct {
 	DSCP     int        `json:"dscp,omitempty"`
 	Length   int        `json:"length"`
 	UID      int        `json:"uid,omitempty"`
+	Fails    bool       `json:"fails,omitempty"`
+	ID       uint32     `json:"id"`
 	Seen     string     `json:"seen"`
 }
 
 func recordTry(t try, seen string) recordedTry {
 	return recordedTry{From: t.from, Src: t.src, Dst: t.dst, Proto: t.proto, SPort: t.sport, DPort: t.dport, ICMPType: t.icmpType,
-		Flags: t.flags, TTL: t.ttl, DSCP: t.dscp, Length: t.length, UID: t.uid, Seen: seen}
+		Flags: t.flags, TTL: t.ttl, DSCP: t.dscp, Length: t.length, UID: t.uid, Fails: t.fails, ID: t.id, Seen: seen}
 }
 
 func (r recordedTry) try() try {
-	return try{from: r.From, shot: shot{skb: skb{family: netstate.FamilyOf(r.Src), tuple: tuple{src: r.Src, dst: r.Dst, sport: r.SPort, dport: r.DPort, proto: r.Proto},
+	return try{from: r.From, fails: r.Fails, shot: shot{id: r.ID, skb: skb{family: netstate.FamilyOf(r.Src), tuple: tuple{src: r.Src, dst: r.Dst, sport: r.SPort, dport: r.DPort, proto: r.Proto},
 		icmpType: r.ICMPType, flags: r.Flags, ttl: r.TTL, dscp: r.DSCP, length: r.Length, uid: r.UID}}}
 }
 
@@ -76,14 +83,31 @@ func newRecorder(t testing.TB, path string) *recorder {
 }
 
 func (r *recorder) add(t testing.TB, one recording) {
+	one.trim()
+	must(t, json.NewEncoder(r.zip).Encode(one))
+}
+
+// trim leaves out what the walk does not ask for.
+func (r *recording) trim() {
 	telling := func(ns *netstate.Namespace) {
 		maps.DeleteFunc(ns.Sysctls, func(name, _ string) bool { return !tellingSysctls.MatchString(name) })
+		ns.Sockets = nil
 	}
-	telling(&one.Snapshot.Host)
-	for _, ns := range one.Snapshot.Sandboxes {
+	telling(&r.Snapshot.Host)
+	for _, ns := range r.Snapshot.Sandboxes {
 		telling(ns)
 	}
-	must(t, json.NewEncoder(r.zip).Encode(one))
+}
+
+// keep saves a disagreement and returns where.
+func (r *recording) keep(t testing.TB, name string) string {
+	r.trim()
+	data, err := json.MarshalIndent(r, "", " ")
+	must(t, err)
+	must(t, os.MkdirAll(found, 0o755))
+	path := filepath.Join(found, strings.ReplaceAll(name, " ", "-")+".json")
+	must(t, os.WriteFile(path, append(data, '\n'), 0o644))
+	return path
 }
 
 func (r *recorder) close(t testing.TB) {
@@ -97,6 +121,15 @@ func readRecordings(t testing.TB) []recording {
 	zip, err := gzip.NewReader(bytes.NewReader(data))
 	must(t, err)
 	var all []recording
+	files, err := filepath.Glob(found + "/*.json")
+	must(t, err)
+	for _, name := range files {
+		var one recording
+		data, err := os.ReadFile(name)
+		must(t, err)
+		must(t, json.Unmarshal(data, &one))
+		all = append(all, one)
+	}
 	for d := json.NewDecoder(zip); ; {
 		var one recording
 		switch err := d.Decode(&one); {

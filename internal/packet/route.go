@@ -14,6 +14,10 @@ func (w *walker) routeIn(n *netns, dev *link, p *skb) decision {
 	w.needs(n, Route, netstate.Sysctls, 0, "sysctls")
 	if p.family == netstate.IPv4 {
 		w.martian4(n, dev, p)
+	} else if loopback(p.dst) && !dev.Loopback {
+		// Source: rt6_need_strict. There is no route_localnet of IPv6: a reply that was translated back to ::1 is lost.
+		w.stop(Stop{Hop: Route, Kind: Martian, Object: "link " + dev.Name, Verdict: Drop,
+			Why: "the kernel takes no packet to ::1 on any link but lo, translated or not"}, n)
 	}
 	f := n.fib(p.family)
 	d := f.lookup(w, flow{src: p.src, dst: p.dst, iif: dev, mark: p.mark, proto: p.proto, sport: p.sport, dport: p.dport,

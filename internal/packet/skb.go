@@ -22,8 +22,8 @@ type port int32
 
 const (
 	anyPort     port = -1
-	anyPortLow       = 1024
-	anyPortHigh      = 65535
+	anyPortLow  port = 1024
+	anyPortHigh port = 65535
 )
 
 func (p port) String() string {
@@ -131,6 +131,7 @@ type skb struct {
 	tuple             // src, dst, sport, dport, proto
 	icmpType  uint8   // of ICMP and ICMPv6
 	icmpCode  uint8   //
+	about     *tuple  // of an ICMP error: the packet that it quotes
 	flags     uint8   // of TCP
 	mark      uint32  //
 	in, out   *link   // as netfilter sees them
@@ -140,18 +141,16 @@ type skb struct {
 	replyDir  bool    // it goes against the connection's first packet
 	state     ctState //
 	local     bool    // made by a process of this namespace
-	socket    *netstate.Socket
-	length    int    // of the IP packet; 0: not known
-	ttl       int    // 0: not known
-	dscp      int    // -1: not known
-	srcMAC    string // "" not known
+	length    int     // of the IP packet; 0: not known
+	ttl       int     // 0: not known
+	dscp      int     // -1: not known
+	srcMAC    string  // "" not known
 	dstMAC    string
 	multicast bool       // pkttype, of the link layer
 	uid       int        // of the local process; -1: not known
 	hook      string     // where it is
 	gateway   netip.Addr // next hop, once routed
-	rerouted  bool       // output: a mangle or route chain changed what routing looks at
-	routeMark uint32
+	rerouted  *decision  // output: the way after a rule changed what routing looks at; the hook's rules still see the old one
 	firstSrc  netip.Addr // the source that routing chose for it
 	zone      uint16     // of conntrack, as a rule said
 }

@@ -245,12 +245,9 @@ func (w *walker) arrive(dev *link, p *skb) end {
 		if port != nil {
 			w.linkUp(host, port, Uplink)
 			w.device(host, port, hookIngress, p)
+			return w.fromPort(dev, port, netip.Addr{}, p)
 		}
-		w.bridgeHooks(host, p, port, nil, hookPrerouting)
-		w.bridgeHooks(host, p, port, nil, hookInput)
-		if port != nil && host.callsIP(dev, p.family) {
-			p.physIn = port
-		}
+		w.bridgeHooks(host, p, nil, nil, hookPrerouting, hookInput)
 	}
 	w.device(host, dev, hookIngress, p)
 	return w.receive(host, dev, p)
@@ -277,15 +274,13 @@ func (w *walker) converse(start func(*skb) end, p *skb, proxied func(end) bool) 
 	again := *p
 	w.depth = 0
 	e := start(p)
-	inner := func(*skb) end { return end{} }
-	var innerFirst skb
 	if proxied(e) {
 		// docker-proxy: the host's own connection to the container, which has to get there and back.
 		q := w.onward(e)
-		innerFirst = *q
+		innerFirst := *q
 		published := w.goal.published
 		w.goal.published = false
-		inner = func(q *skb) end { w.depth = 0; return w.send(w.x.host, q) }
+		inner := func(q *skb) end { w.depth = 0; return w.send(w.x.host, q) }
 		far := inner(q)
 		w.arrived(far)
 		if far.packet != nil {

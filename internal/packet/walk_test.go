@@ -233,6 +233,20 @@ func TestUnreadIsMay(t *testing.T) {
 	}
 }
 
+// Which VLANs a bridge's port has is not read.
+func TestVLANFilteringIsMay(t *testing.T) {
+	s := healthy(t, "28.5.2-proxy")
+	target := web(t, s)
+	for i := range s.Host.Links {
+		if b := s.Host.Links[i].Bridge; b != nil {
+			b.VLANFiltering = true
+		}
+	}
+	if trace := New(s).Walk(target); trace.Verdict != May || trace.Stop(Unread) == nil {
+		t.Errorf("want may\n%s", describe(trace))
+	}
+}
+
 func TestNobodyListens(t *testing.T) {
 	s := healthy(t, "28.5.2-proxy")
 	target := web(t, s)

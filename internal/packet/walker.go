@@ -26,6 +26,9 @@ type walker struct {
 	depth       int
 	bound       *rule // that translated the packet last
 	blinded     map[blindKey]bool
+
+	// decided, where it is set, is told every verdict that a rule gives; of a policy r is nil.
+	decided func(n *netns, b *base, r *rule, v code, p *skb)
 }
 
 type blindKey struct {
@@ -324,8 +327,12 @@ func commandOf(family netstate.Family, variant string) string {
 
 // track finds or makes the connection that the packet belongs to. Source: nf_conntrack_in.
 func (w *walker) track(n *netns, p *skb) {
-	if p.ct != nil || p.state == ctUntracked {
-		return // it came over lo, or a rule said notrack
+	if p.ct != nil || p.state == ctUntracked || !n.tracks(p.family) {
+		return // it came over lo, or a rule said notrack, or nothing here asks for tracking
+	}
+	if p.about != nil {
+		w.relate(n, p)
+		return
 	}
 	for _, ct := range w.conns[n] {
 		switch {
@@ -354,6 +361,25 @@ func (w *walker) track(n *netns, p *skb) {
 	ct := &conn{orig: p.tuple, reply: p.tuple.reverse(), zone: p.zone}
 	p.ct, p.state, p.replyDir = ct, ctNew, false
 	w.conns[n] = append(w.conns[n], ct)
+}
+
+// relate finds the connection that an ICMP error is about. Source: nf_conntrack_inet_error.
+func (w *walker) relate(n *netns, p *skb) {
+	p.state = ctInvalid
+	quoted := p.about.reverse()
+	for _, ct := range w.conns[n] {
+		if ct.zone != p.zone || ct.orig != quoted && ct.reply != quoted {
+			continue
+		}
+		way, reply := ct.reply, ct.reply == quoted
+		if !reply {
+			way = ct.orig
+		}
+		if way.dst == p.dst { // an error for somebody else than the quoted packet's sender is none
+			p.ct, p.replyDir, p.state = ct, reply, ctRelated
+		}
+		return
+	}
 }
 
 // answers says whether it is the ICMP answer to a request.
@@ -385,12 +411,4 @@ func ownerWords(owner string) string {
 		return "this host's administrator"
 	}
 	return owner
-}
-
-// join writes a list of words: "a, b and c".
-func join(words []string) string {
-	if len(words) < 2 {
-		return strings.Join(words, "")
-	}
-	return strings.Join(words[:len(words)-1], ", ") + " and " + words[len(words)-1]
 }

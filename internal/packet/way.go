@@ -21,37 +21,41 @@ const maxDepth = 12
 // receive takes a packet that came in by dev to where it goes.
 func (w *walker) receive(n *netns, dev *link, p *skb) end {
 	if w.depth++; w.depth > maxDepth {
-		w.stop(Stop{Hop: Route, Kind: WrongRoute, Object: "link " + dev.Name, Verdict: Drop, Why: "the packet goes round in circles"}, n)
-		return end{packet: p}
+		return w.circles(n, dev, p)
 	}
 	p.in, p.out, p.local, p.hook = dev, nil, false, hookPrerouting
-	if p.family == netstate.IPv6 && !dev.Loopback {
-		if off, _ := n.conf(netstate.IPv6, dev.Name, "disable_ipv6"); off > 0 {
-			name := confName(netstate.IPv6, dev.Name, "disable_ipv6")
-			w.stop(Stop{Hop: Route, Kind: IPv6Off, Object: "sysctl " + name, Verdict: Drop,
-				Why: "IPv6 is switched off on " + dev.Name, Evidence: n.quote(name)}, n)
-		}
-	}
-	if p.family == netstate.IPv6 && (loopback(p.src) || loopback(p.dst)) && !dev.Loopback {
-		// Source: ip6_rcv_core, which looks before any rule does.
-		w.stop(Stop{Hop: Route, Kind: Martian, Object: "link " + dev.Name, Verdict: Drop,
-			Why: "the kernel takes no packet from or to ::1 on any link but lo"}, n)
-	}
+	w.admit6(n, dev, p)
 	was := p.tuple
 	w.bound = nil
 	w.pass(n, DNAT, hookPrerouting, p)
 	return w.routed(n, dev, p, was)
 }
 
+// admit6 checks what IPv6 refuses before any of its rules. Source: ip6_rcv_core.
+func (w *walker) admit6(n *netns, dev *link, p *skb) {
+	if p.family != netstate.IPv6 || dev.Loopback {
+		return
+	}
+	if off, _ := n.conf(netstate.IPv6, dev.Name, "disable_ipv6"); off > 0 {
+		name := confName(netstate.IPv6, dev.Name, "disable_ipv6")
+		w.stop(Stop{Hop: Route, Kind: IPv6Off, Object: "sysctl " + name, Verdict: Drop,
+			Why: "IPv6 is switched off on " + dev.Name, Evidence: n.quote(name)}, n)
+	}
+	if loopback(p.src) || loopback(p.dst) {
+		w.stop(Stop{Hop: Route, Kind: Martian, Object: "link " + dev.Name, Verdict: Drop,
+			Why: "the kernel takes no packet from or to ::1 on any link but lo"}, n)
+	}
+}
+
+func (w *walker) circles(n *netns, dev *link, p *skb) end {
+	w.stop(Stop{Hop: Route, Kind: WrongRoute, Object: "link " + dev.Name, Verdict: Drop, Why: "the packet goes round in circles"}, n)
+	return end{packet: p}
+}
+
 // routed takes a packet on that came in by dev and passed prerouting; was is what it was before.
 func (w *walker) routed(n *netns, dev *link, p *skb, was tuple) end {
 	if !w.reply && n == w.x.host {
 		w.diverted(n, p, was)
-	}
-	if p.physIn != nil && p.dst != was.dst {
-		if e, bridged := w.bridgedDNAT(n, dev, p); bridged {
-			return e
-		}
 	}
 	d := decision{route: &netstate.Route{Type: "local"}}
 	if !dev.Loopback || p.dst != was.dst {
@@ -128,22 +132,28 @@ func (w *walker) send(n *netns, p *skb) end {
 	}
 	p.out, p.gateway = d.out, d.gateway
 	before := p.tuple
-	p.rerouted = false
+	p.rerouted = nil
 	w.bound = nil
 	w.pass(n, DNAT, hookOutput, p)
+	translated := p.dst
 	if n == w.x.host && !w.reply {
 		w.diverted(n, p, before)
 	}
-	if p.dst != before.dst || p.rerouted {
-		mark := p.mark
-		p.mark = p.routeMark
-		d = w.routeOut(n, p)
-		p.mark = mark
-		p.out, p.gateway = d.out, d.gateway
+	if p.dst != translated {
+		w.reroute(n, p) // where it should have been translated to
+	}
+	if p.rerouted != nil {
+		p.out, p.gateway = p.rerouted.out, p.rerouted.gateway
 	}
 	p.hook = hookPostrouting
 	w.pass(n, Masquerade, hookPostrouting, p)
 	return w.transmit(n, p)
+}
+
+// reroute looks again for the way of a packet that starts here. Source: ip_route_me_harder.
+func (w *walker) reroute(n *netns, p *skb) {
+	d := w.routeOut(n, p)
+	p.rerouted = &d
 }
 
 // transmit sends the packet out of p.out.

@@ -57,9 +57,12 @@ func main() {
 	rounds := flag.Int("rounds", 25, "how often each work is done")
 	plugin := flag.String("plugin", "bin/docker-netcheck", "the plugin, as make build makes it")
 	suites := flag.String("suites", lab.Bookworm+","+lab.Forky, "Debian suites whose engine and docker are used")
+	sizes := flag.Bool("size", false, "measure hosts of all sizes instead, and write docs/scale.md")
 	flag.Parse()
 	err := error(nil)
-	if *inside {
+	if *sizes {
+		err = size()
+	} else if *inside {
 		err = measure(*rounds)
 	} else {
 		for suite := range strings.SplitSeq(*suites, ",") {

@@ -135,7 +135,8 @@ func judgeRecorded(t *testing.T, s *netstate.Snapshot) *Report {
 		t.Fatal(err)
 	}
 	targets = slices.DeleteFunc(targets, func(t netstate.Target) bool {
-		return t.Container != "cA" && t.Container != "c6" && t.Container != "cNI"
+		// Without docker-proxy no kernel lets a reply to ::1 in: that binding fails, and rightly.
+		return t.Container != "cA" && t.Container != "c6" && t.Container != "cNI" || len(s.Proxies) == 0 && t.Host.Addr() == netip.IPv6Loopback()
 	})
 	return Judge(Suite, NewHost(s), targets)
 }

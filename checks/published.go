@@ -23,7 +23,7 @@ is created anew. Clients on the host, and IPv6 clients of an IPv4 container, nee
 			return nil
 		}
 		c := h.Container(t.ID)
-		finding := Finding{Object: "container " + c.Name, At: packet.Uplink, Evidence: mappings(c)}
+		finding := Finding{Object: "container " + c.Name, At: packet.Uplink, Evidence: mappings(c, t.Port)}
 		hostPort := t.Host.Port()
 		if hostPort == 0 {
 			hostPort = t.Port.Number
@@ -69,14 +69,30 @@ is created anew. Clients on the host, and IPv6 clients of an IPv4 container, nee
 	},
 }
 
-// mappings returns the container's published ports as docker port prints them.
-func mappings(c *netstate.Container) []string {
+// mappings returns the container's published ports as docker port prints them: all of the asked port, and
+// the first few of the others.
+func mappings(c *netstate.Container, asked netstate.Port) []string {
+	const few = 8
 	var lines []string
-	for _, b := range c.Published {
-		lines = append(lines, fmt.Sprintf("%s -> %s", b.Port, joinHostPort(b)))
+	left := 0
+	for _, own := range []bool{true, false} {
+		for _, b := range c.Published {
+			switch {
+			case (b.Port == asked) != own:
+			case own || len(lines) < few:
+				lines = append(lines, fmt.Sprintf("%s -> %s", b.Port, joinHostPort(b)))
+			default:
+				left++
+			}
+		}
+	}
+	if left > 0 {
+		lines = append(lines, fmt.Sprintf("and %d more", left))
 	}
 	for _, port := range c.Exposed {
-		lines = append(lines, fmt.Sprintf("%s exposed", port))
+		if port == asked || len(c.Exposed) <= few {
+			lines = append(lines, fmt.Sprintf("%s exposed", port))
+		}
 	}
 	if len(lines) == 0 {
 		lines = []string{"no port is published"}

@@ -123,6 +123,9 @@ func (p *Program) For(s *netstate.Snapshot, t netstate.Target) []Rule {
 // Hits returns those of the differences without whose undoing a target's traffic does not pass where the
 // chains' policies drop: of the rules that it needs, and of the chains and maps in which those stand.
 func (p *Program) Hits(s *netstate.Snapshot, all []Difference, t netstate.Target) []Difference {
+	if len(all) == 0 {
+		return nil
+	}
 	rules, places := map[string]bool{}, map[string]bool{}
 	for _, r := range p.For(s, t) {
 		if r.Needed&TrafficOf(t) != 0 {

@@ -27,7 +27,7 @@ import (
 //	ip docker-bridges raw-PREROUTING chain     "type filter hook prerouting priority -300; policy accept;",
 //	                                           or "-" of a chain that is only jumped to
 //	ip docker-bridges NAME map                 "type ifname : verdict"
-//	ip docker-bridges NAME element "docker0"   "jump CHAIN"
+//	ip docker-bridges NAME element "docker0"   "jump CHAIN", "goto CHAIN", "accept", "drop", "return" or "continue"
 //
 // Rules are written as netstate.NftPrinter prints them, without counters.
 //

@@ -4,11 +4,11 @@ package host
 
 import (
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"maps"
 	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/docker-netcheck/docker-netcheck/remediate"
 	"github.com/mdlayher/netlink"
@@ -271,13 +271,19 @@ func elementKey(text string) []byte {
 	return attribute(1|unix.NLA_F_NESTED, attribute(1, name)) // NFTA_SET_ELEM_KEY, NFTA_DATA_VALUE
 }
 
+// The verdicts that an element can say, as the kernel counts them.
+var verdictCodes = map[string]int32{"drop": 0, "accept": 1, "continue": -1, "jump": -3, "goto": -4, "return": -5}
+
 // elementVerdict is what an element of a verdict map says.
 func elementVerdict(text string) ([]byte, error) {
-	var chain string
-	if n, err := fmt.Sscanf(text, "jump %s", &chain); n != 1 || err != nil {
-		return nil, errors.New("an element says jump CHAIN")
+	word, chain, named := strings.Cut(text, " ")
+	code, ok := verdictCodes[word]
+	if jumps := word == "jump" || word == "goto"; !ok || jumps != named || jumps && (chain == "" || strings.ContainsAny(chain, " {")) {
+		return nil, fmt.Errorf("an element that says %q is not made here", text)
 	}
-	const jump = -3 // NFT_JUMP
-	verdict := append(attribute(1, binary.BigEndian.AppendUint32(nil, uint32(1<<32+jump))), cString(2, chain)...)
+	verdict := attribute(1, binary.BigEndian.AppendUint32(nil, uint32(code)))
+	if named {
+		verdict = append(verdict, cString(2, chain)...)
+	}
 	return attribute(2|unix.NLA_F_NESTED, attribute(2|unix.NLA_F_NESTED, verdict)), nil // NFTA_SET_ELEM_DATA, NFTA_DATA_VERDICT
 }

@@ -265,6 +265,8 @@ func (s nftState) change(thing nftThing, step remediate.Step) (did bool, err err
 		switch {
 		case one == nil || one.now != nftVerdictMap:
 			return false, fmt.Errorf("%w: the map is gone, or another one", remediate.ErrChanged)
+		case now != nil && !writable(*now):
+			return false, fmt.Errorf("what says %q could not be put back", *now)
 		case text == "":
 			delete(one.elements, thing.key)
 		default:
@@ -278,8 +280,12 @@ func (s nftState) change(thing nftThing, step remediate.Step) (did bool, err err
 var nftBaseChain = regexp.MustCompile(`^type (filter|nat|route) hook (prerouting|input|forward|output|postrouting) priority (-?\d+); policy (accept|drop);$`)
 
 func (s nftState) changeChain(t *nftTableState, thing nftThing, now *string, text string) error {
-	if text != "" && text != "-" && !nftBaseChain.MatchString(text) {
+	made := func(value string) bool { return value == "-" || nftBaseChain.MatchString(value) }
+	switch {
+	case text != "" && !made(text):
 		return fmt.Errorf("chains of %q are not made here", text)
+	case now != nil && !made(*now):
+		return fmt.Errorf("a chain of %q could not be put back", *now)
 	}
 	chain := t.chains[thing.name]
 	switch {
@@ -297,6 +303,12 @@ func (s nftState) changeChain(t *nftTableState, thing nftThing, now *string, tex
 	}
 	chain.now = text
 	return nil
+}
+
+// writable says whether an element's value can be made here.
+func writable(value string) bool {
+	_, err := elementVerdict(value)
+	return err == nil
 }
 
 // changeRules is change for a piece of a chain.

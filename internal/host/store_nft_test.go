@@ -37,7 +37,7 @@ const fence = `table inet fence {
 const hooks = `table inet hooks {
 	map jumps {
 		type ifname : verdict
-		elements = { "eth0" : jump a, "eth1" : jump b }
+		elements = { "eth0" : jump a, "eth1" : jump b, "eth2" : goto a, "eth3" : drop, "eth4" : accept, "eth5" : return, "eth6" : continue }
 	}
 	chain a {
 	}
@@ -91,6 +91,14 @@ func TestNftStore(t *testing.T) {
 			remediate.Set("nft", `inet hooks jumps element "eth0"`, "jump a", "jump b"),
 			remediate.Remove("nft", `inet hooks jumps element "eth1"`, "jump b"),
 		}, "type filter hook forward priority filter + 5; policy drop;\n\t\tudp dport 53 accept\n\t\tcounter packets 9 bytes 99 accept"},
+		{"elements of every verdict", []remediate.Step{
+			remediate.Set("nft", `inet hooks jumps element "eth0"`, "jump a", "goto b"),
+			remediate.Set("nft", `inet hooks jumps element "eth2"`, "goto a", "accept"),
+			remediate.Remove("nft", `inet hooks jumps element "eth3"`, "drop"),
+			remediate.Set("nft", `inet hooks jumps element "eth4"`, "accept", "continue"),
+			remediate.Set("nft", `inet hooks jumps element "eth5"`, "return", "drop"),
+			remediate.Set("nft", `inet hooks jumps element "eth6"`, "continue", "return"),
+		}, `"eth0" : goto b`},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			ownNetns(t)
@@ -115,7 +123,7 @@ func nft(t *testing.T, text string) {
 
 func TestNftRefuses(t *testing.T) {
 	ownNetns(t)
-	nft(t, fence)
+	nft(t, fence+"table inet fence {\n\tchain early {\n\t\ttype filter hook ingress device lo priority 0\n\t}\n}\n")
 	before := run(t, "nft", "-a", "list", "ruleset")
 	for _, test := range []struct{ name, old, new, want string }{
 		{"inet fence forward", lines("tcp dport { 22, 23 } accept"), "", `nft inet fence forward: the rule "tcp dport { 22, 23 } accept" has a set or chain of its own`},
@@ -129,6 +137,7 @@ func TestNftRefuses(t *testing.T) {
 		{"inet fence rest chain", "-", "type filter hook ingress priority 0; policy accept;", `nft inet fence rest chain: chains of "type filter hook ingress priority 0; policy accept;" are not made here`},
 		{"inet fence forward chain", "type filter hook forward priority 10; policy accept;", "type filter hook forward priority 11; policy accept;", `nft inet fence forward chain: the rule "tcp dport { 22, 23 } accept" has a set`},
 		{"inet fence hosts map", "of another type", "type ifname : verdict", `nft inet fence hosts map: its type stays`},
+		{"inet fence early chain", "type filter hook ingress devices lo priority 0; policy accept;", "", `nft inet fence early chain: a chain of "type filter hook ingress devices lo priority 0; policy accept;" could not be put back`},
 		{"inet fence rest policy", "accept", "drop", "nft inet fence rest policy: changed since it was read"},
 	} {
 		journal := &remediate.Journal{Dir: filepath.Join(t.TempDir(), "journal")}

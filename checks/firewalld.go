@@ -63,8 +63,8 @@ starts after the engine takes the engine's iptables rules away and knows nothing
 			finding.Problem = fmt.Sprintf("the target of firewalld's zone %s is %s instead of ACCEPT", dockerZone, zone.Target)
 			finding.Evidence = append([]string{"zone " + dockerZone + " target: " + zone.Target}, finding.Evidence...)
 			finding.Advice = fmt.Sprintf("firewall-cmd --permanent --zone=%s --set-target=ACCEPT, then a reload, which loses firewalld's runtime configuration%s", dockerZone, lostByReload(f))
-		case sourceZone(h, t) != nil:
-			finding.claimed(h, sourceZone(h, t))
+		case sourceZone(h, t, stops) != nil:
+			finding.claimed(h, sourceZone(h, t, stops))
 		case t.Direction == netstate.In && h.Walk(t).Via == "docker-proxy":
 			name := f.DefaultZone
 			if uplink := f.ZoneOf(h.Walk(t).Uplink); uplink != nil {

@@ -4,8 +4,10 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 
 	"github.com/docker-netcheck/docker-netcheck/internal/netstate"
+	"github.com/docker-netcheck/docker-netcheck/internal/packet"
 	"github.com/docker-netcheck/docker-netcheck/remediate"
 )
 
@@ -18,7 +20,11 @@ func (f *Finding) outside(h *Host, t netstate.Target, bridge string, zone *netst
 	f.Object = "firewalld zone " + dockerZone
 	f.Problem = fmt.Sprintf("the bridge %s is in %s instead of firewalld's zone %s", bridge, in, dockerZone)
 	f.Hits = hits(h, t, bridge)
-	f.Fix = &remediate.Fix{Title: fmt.Sprintf("put %s into firewalld's zone %s", bridge, dockerZone), Steps: []remediate.Step{step}}
+	f.Fix = &remediate.Fix{
+		Title: fmt.Sprintf("put %s into firewalld's zone %s", bridge, dockerZone), Steps: []remediate.Step{step},
+		// Links come into the default zone by themselves; into another that closes, somebody put it.
+		Opens: zone != nil && zone.Name != h.Firewalld.DefaultZone && (zone.Target == "DROP" || zone.Target == "%%REJECT%%"),
+	}
 	for _, permanent := range h.Firewalld.Permanent {
 		if slices.Contains(permanent.Interfaces, bridge) && permanent.Name != dockerZone {
 			// Somebody wrote that down.
@@ -65,24 +71,41 @@ func lostByReload(f *netstate.FirewalldState) string {
 	return lost
 }
 
-// sourceZone returns the zone that has the container's address among its sources, and the source, or nil.
-func sourceZone(h *Host, t netstate.Target) []string {
+// sourceZone returns the zone that has the container's address among its sources and in whose chain one of the
+// stops is, and the source, the longest if there are several; or nil.
+func sourceZone(h *Host, t netstate.Target, stops []packet.Stop) []string {
 	c := h.Container(t.ID)
 	if c == nil {
 		return nil
 	}
+	var found []string
+	longest := -1
 	for _, zone := range h.Firewalld.Zones {
+		if zone.Target == "ACCEPT" || !slices.ContainsFunc(stops, func(s packet.Stop) bool { return ofZone(s.Chain, zone.Name) }) {
+			continue
+		}
 		for _, source := range zone.Sources {
 			prefix, err := netip.ParsePrefix(source)
-			if err != nil {
-				continue
+			if addr, single := netip.ParseAddr(source); single == nil {
+				prefix, err = netip.PrefixFrom(addr, addr.BitLen()), nil
 			}
-			for i := range c.Endpoints {
-				if addr := c.Endpoints[i].Addr(t.Family); addr.IsValid() && prefix.Contains(addr) {
-					return []string{zone.Name, source}
-				}
+			if err != nil || prefix.Bits() <= longest {
+				continue // a MAC address or an ipset, or one that says less
+			}
+			if slices.ContainsFunc(c.Endpoints, func(e netstate.Endpoint) bool { return prefix.Contains(e.Addr(t.Family)) }) {
+				found, longest = []string{zone.Name, source}, prefix.Bits()
 			}
 		}
 	}
-	return nil
+	return found
+}
+
+// ofZone says whether firewalld made the chain for that zone: filter_FWD_block, FWDI_block, filter_FWD_block_deny.
+func ofZone(chain, zone string) bool {
+	for _, step := range []string{"", "_pre", "_log", "_deny", "_allow", "_post"} {
+		if strings.HasSuffix(chain, "_"+zone+step) {
+			return true
+		}
+	}
+	return false
 }

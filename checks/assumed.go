@@ -66,8 +66,10 @@ func lostClients(s *netstate.Snapshot, targets []netstate.Target) (notes []strin
 			continue
 		}
 		for _, hop := range r.Hops {
-			if slices.ContainsFunc(s.Networks, func(n netstate.Network) bool { return n.Bridge() == hop.Dev && hop.Dev != "" }) {
-				notes = append(notes, fmt.Sprintf("clients in %s get no answer: this host takes them to be in Docker's network on %s (--client ADDR judges one)", r.Dst, hop.Dev))
+			if slices.ContainsFunc(s.Networks, func(n netstate.Network) bool {
+				return n.Bridge() == hop.Dev && hop.Dev != "" && n.GatewayMode(netstate.IPv4) != "routed" // its addresses are given out there
+			}) {
+				notes = append(notes, fmt.Sprintf("if %s is not this host's own, clients in it get no answer: this host takes them to be in Docker's network on %s (--client ADDR judges one)", r.Dst, hop.Dev))
 			}
 		}
 	}

@@ -58,9 +58,12 @@ func Targets(s *netstate.Snapshot, ask Ask) (targets []netstate.Target, notes []
 			}
 		}
 	}
-	if s.Engine != nil && s.Engine.RootlessKit != nil {
-		kit := s.Engine.RootlessKit
-		notes = append(notes, fmt.Sprintf("the engine runs without root: judged in RootlessKit's namespace; its port driver (%s), %s and the host's own firewall are not", kit.PortDriver, kit.Net))
+	if s.Engine != nil && s.Engine.Rootless && s.Engine.Local {
+		driver, net := "unknown", "its network"
+		if kit := s.Engine.RootlessKit; kit != nil {
+			driver, net = kit.PortDriver, kit.Net
+		}
+		notes = append(notes, fmt.Sprintf("the engine runs without root: judged in RootlessKit's namespace; its port driver (%s), %s and the host's own firewall are not", driver, net))
 	}
 	if peer != nil && len(targets) == 0 {
 		return nil, nil, fmt.Errorf("--to %s: is the container itself", ask.ToName)

@@ -18,19 +18,24 @@ func (m machine) readRootlessKit(dockerd int) *netstate.RootlessKit {
 		if err != nil {
 			return nil
 		}
-		kit := &netstate.RootlessKit{}
-		for _, word := range words {
-			if value, ok := strings.CutPrefix(word, "--net="); ok {
-				kit.Net = value
-			} else if value, ok := strings.CutPrefix(word, "--port-driver="); ok {
-				kit.PortDriver = value
-			}
-		}
+		kit := &netstate.RootlessKit{Net: option(words, "--net"), PortDriver: option(words, "--port-driver")}
 		if kit.PortDriver != "" {
 			return kit
 		}
 	}
 	return nil
+}
+
+// option returns the last value of an option among a program's arguments, written --x=VALUE or --x VALUE, or "".
+func option(words []string, name string) (value string) {
+	for i, word := range words {
+		if after, ok := strings.CutPrefix(word, name+"="); ok {
+			value = after
+		} else if word == name && i+1 < len(words) {
+			value = words[i+1]
+		}
+	}
+	return value
 }
 
 // delivered puts published ports where RootlessKit's builtin port driver delivers what comes to them: it

@@ -85,7 +85,7 @@ func number(t testing.TB, name string, byDefault int) int {
 
 // A tally counts what was compared.
 type tally struct {
-	rulesets, refused, packets, arrived, lost, undecided int
+	rulesets, refused, packets, arrived, lost, undecided, routes int
 }
 
 func differ(t *testing.T) {
@@ -115,8 +115,8 @@ func differ(t *testing.T) {
 			return
 		}
 	}
-	t.Logf("%d packets through %d rulesets (%d were refused by the kernel or its tools): %d arrived, %d were lost, %d could not be told before",
-		sum.packets, sum.rulesets, sum.refused, sum.arrived, sum.lost, sum.undecided)
+	t.Logf("%d packets through %d rulesets (%d were refused by the kernel or its tools): %d arrived, %d were lost, %d could not be told before; %d questions about routes",
+		sum.packets, sum.rulesets, sum.refused, sum.arrived, sum.lost, sum.undecided, sum.routes)
 }
 
 // A setting is one state of the host and the conversations that are tried on it.
@@ -259,6 +259,9 @@ func (w *world) compare(t *testing.T, name string, s *setting, sum *tally) bool 
 	must(t, err)
 	x := New(snapshot)
 	x.prepare()
+	if sum.routes += w.askRoutes(t, name, x, s); t.Failed() {
+		return false
+	}
 	recorded := recording{Setting: s.String(), Snapshot: snapshot}
 	for _, try := range s.tries {
 		seen := w.play(t, try)

@@ -23,6 +23,7 @@ import (
 	"github.com/docker-netcheck/docker-netcheck/internal/host"
 	"github.com/docker-netcheck/docker-netcheck/internal/metadata"
 	"github.com/docker-netcheck/docker-netcheck/internal/netstate"
+	"github.com/docker-netcheck/docker-netcheck/internal/probe"
 )
 
 // checkOptions are the options of `docker netcheck` itself.
@@ -272,6 +273,9 @@ func (o *checkOptions) needs() netstate.Part {
 	needs := netstate.Engine | netstate.Routes
 	for _, check := range o.suite {
 		needs |= check.Needs | check.Inside
+	}
+	if o.live {
+		needs |= probe.Needs
 	}
 	return needs
 }

@@ -75,5 +75,6 @@ func (o *checkOptions) completeLive() error {
 	if o.live && o.from != "" {
 		return errors.New("--live makes a connection on this host: it does not go with --from")
 	}
+	o.thorough = o.live // also where all is well: the probe must not be taken for one of the client's connections
 	return nil
 }

@@ -193,7 +193,7 @@ func (s *server) do(ctx context.Context, q request, a *reply, more func(*reply) 
 // make makes the live connection. What it needs of the host it reads anew: a client does not tell where
 // to put a program.
 func (o *observation) make(ctx context.Context, here *local) (*probe.Observation, error) {
-	snapshot, err := here.Collect(ctx, host.Options{Containers: []string{o.Target.ID}, Parts: probe.Needs})
+	snapshot, err := here.Collect(ctx, host.Options{Containers: []string{o.Target.ID}, Parts: probe.Needs, Thorough: true})
 	if err != nil {
 		return nil, err
 	}

@@ -2,8 +2,10 @@ package probe
 
 import (
 	"encoding/json"
+	"errors"
 	"net/netip"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -197,5 +199,31 @@ func TestRequest(t *testing.T) {
 	r, err := NewRequest(aHost(), in("203.0.113.9", ""), "")
 	if err != nil || r.Uplink != "eth0" || r.NextHop != "02:00:00:00:00:02" {
 		t.Errorf("%+v, %v", r, err)
+	}
+
+	// The port of a live connection is never the probe's, and where connections were not looked at there is no probe.
+	host := aHost()
+	host.Parts = Needs
+	if r, err := NewRequest(host, in("203.0.113.50", ""), ""); err != nil || !slices.Equal(r.taken, []uint16{999}) {
+		t.Errorf("%+v, %v", r, err)
+	}
+	host.Host.Routes = nil // the way back may stand in another table
+	if r, err := NewRequest(host, in("203.0.113.50", "eth0"), ""); err != nil || !slices.Equal(r.taken, []uint16{999}) {
+		t.Errorf("%+v, %v", r, err)
+	}
+	host.Host.Flows = nil
+	for _, c := range []struct {
+		client   string
+		thorough bool
+		missing  string
+		refused  bool
+	}{{"9.9.9.9", false, "", true}, {"203.0.113.50", false, "", false}, {"9.9.9.9", true, "", false}, {"9.9.9.9", true, "not read in time", true}} {
+		host.Thorough, host.Missing = c.thorough, nil
+		if c.missing != "" {
+			host.Lacks(netstate.Key{Part: netstate.Conntrack}, c.missing)
+		}
+		if _, err := NewRequest(host, in(c.client, "eth0"), ""); errors.Is(err, ErrRefused) != c.refused {
+			t.Errorf("%+v: %v", c, err)
+		}
 	}
 }

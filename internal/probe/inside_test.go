@@ -84,7 +84,7 @@ func inside(text string) error {
 		return err
 	}
 	defer docker.Close()
-	s, err := host.Collect(context.Background(), host.Options{Docker: docker, Containers: []string{request.Container}, Parts: Needs})
+	s, err := host.Collect(context.Background(), host.Options{Docker: docker, Containers: []string{request.Container}, Parts: Needs, Thorough: true})
 	if err != nil {
 		return err
 	}

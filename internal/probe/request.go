@@ -10,8 +10,9 @@ import (
 	"github.com/docker-netcheck/docker-netcheck/internal/packet"
 )
 
-// Needs is what NewRequest reads of a snapshot. Conntrack is used where it is there.
-const Needs = packet.Needs
+// Needs is what NewRequest reads of a snapshot, which has to be a thorough one: others may lack the flows of a host
+// on which all is well.
+const Needs = packet.Needs | netstate.Conntrack
 
 // NewRequest returns the probe for a target of a snapshot. uplink is the link that the walk has found
 // (packet.Trace.Uplink); the target's own goes before it, and "" leaves the choice to the default route.
@@ -35,7 +36,9 @@ func NewRequest(s *netstate.Snapshot, t netstate.Target, uplink string) (*Reques
 	var err error
 	switch {
 	case t.Direction == netstate.In && t.From == netstate.FromOutside:
-		err = r.outside(&s.Host, uplink)
+		if err = r.outside(&s.Host, uplink); err == nil {
+			err = r.avoid(s)
+		}
 	case t.Direction == netstate.In && t.From == netstate.FromLocalhost:
 		err = r.local(&s.Host, uplink)
 	case t.Direction == netstate.In && t.From == netstate.FromHost:
@@ -88,7 +91,7 @@ func (r *Request) away(s *netstate.Snapshot, uplink string) error {
 	t := r.Target
 	to := t.To.Addr().Unmap()
 	switch {
-	case !slices.ContainsFunc(documentation, func(p netip.Prefix) bool { return p.Contains(to) }):
+	case !nobodys(to):
 		return refuse("%s may be somebody's: what others say to it could not be told from the probe, and might leave the machine", to)
 	case t.Port.Proto == "udp":
 		return refuse("out of a container it speaks TCP")
@@ -120,6 +123,11 @@ const https = 443
 var documentation = []netip.Prefix{
 	netip.MustParsePrefix("192.0.2.0/24"), netip.MustParsePrefix("198.51.100.0/24"), netip.MustParsePrefix("203.0.113.0/24"),
 	netip.MustParsePrefix("2001:db8::/32"), netip.MustParsePrefix("3fff::/20"),
+}
+
+// nobodys says whether an address is nobody's.
+func nobodys(addr netip.Addr) bool {
+	return slices.ContainsFunc(documentation, func(p netip.Prefix) bool { return p.Contains(addr) })
 }
 
 // out says whether the container asks and the probe is the machine outside, not the client.
@@ -222,7 +230,21 @@ func (r *Request) neighbour(host *netstate.Namespace) error {
 	if entry != nil {
 		r.NextHop = entry.MAC
 	}
-	for _, flow := range host.Flows {
+	return nil
+}
+
+// avoid lists the ports of the client's live connections: the probe would be taken for one of them, and end it.
+func (r *Request) avoid(s *netstate.Snapshot) error {
+	if s.Parts&netstate.Conntrack != 0 {
+		why := s.Why(netstate.Key{Part: netstate.Conntrack})
+		if why == "" && !s.Thorough && len(s.Host.Flows) == 0 {
+			why = "not asked for"
+		}
+		if why != "" && !nobodys(r.Client) {
+			return refuse("the probe could be taken for a connection of %s, which were not read: %s", r.Client, why)
+		}
+	}
+	for _, flow := range s.Host.Flows {
 		if flow.Original.Src.Addr() == r.Client {
 			r.taken = append(r.taken, flow.Original.Src.Port())
 		}

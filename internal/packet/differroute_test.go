@@ -95,6 +95,9 @@ func kernelDecision(routes []netlink.Route, err error) string {
 		return fmt.Sprint("error ", err)
 	}
 	r := routes[0]
+	if r.Table == unix.RT_TABLE_MAIN && (r.Type == unix.RTN_LOCAL || r.Type == unix.RTN_BROADCAST) {
+		r.Table = unix.RT_TABLE_LOCAL // both are one trie until a rule is added, and it answers as main
+	}
 	dst := "default"
 	if r.Dst != nil {
 		if ones, _ := r.Dst.Mask.Size(); ones > 0 {

@@ -28,7 +28,7 @@ func (m *machine) payload(e *netstate.NftPayload) outcome {
 			return out
 		}
 	case "link":
-		data, dark = m.p.linkLayer()
+		data, dark = m.p.linkLayer(m.table.state.Family)
 		if data == nil {
 			return broken // a packet that starts here has no such header yet
 		}
@@ -141,9 +141,10 @@ func (p *skb) transport() (data, dark []byte) {
 	return data, dark
 }
 
-// linkLayer returns the packet's Ethernet header as far as it is known, or nil: it has none.
-func (p *skb) linkLayer() (data, dark []byte) {
-	if p.local || p.in != nil && p.in.Loopback {
+// linkLayer returns the packet's Ethernet header as far as it is known, or nil: it has none. A packet that
+// starts here has one by the time that it meets hooks of a bridge or of a device.
+func (p *skb) linkLayer(family string) (data, dark []byte) {
+	if p.local && family != "bridge" && family != "netdev" || p.in != nil && p.in.Loopback {
 		return nil, nil
 	}
 	data, dark = make([]byte, 14), make([]byte, 14)

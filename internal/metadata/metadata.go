@@ -17,7 +17,7 @@ const (
 	Short         = "Find what keeps a container from being reached, and fix it"
 )
 
-// Version is set by the linker. It has to be plain: it is written into JSON as it is.
+// Version is set by the linker.
 var Version = "dev"
 
 func init() {
@@ -29,5 +29,22 @@ func init() {
 
 // answer is metadata.Metadata of github.com/docker/cli as JSON.
 func answer() string {
-	return `{"SchemaVersion":"` + SchemaVersion + `","Vendor":"` + Vendor + `","Version":"` + Version + `","ShortDescription":"` + Short + `"}` + "\n"
+	return `{"SchemaVersion":"` + SchemaVersion + `","Vendor":"` + Vendor + `","Version":` + quote(Version) + `,"ShortDescription":"` + Short + `"}` + "\n"
+}
+
+// quote returns a text as JSON: a tag's name, of which the version is made, may hold quotes.
+func quote(text string) string {
+	const hex = "0123456789abcdef"
+	quoted := []byte{'"'}
+	for _, c := range []byte(text) {
+		switch {
+		case c == '"', c == '\\':
+			quoted = append(quoted, '\\', c)
+		case c < ' ':
+			quoted = append(quoted, '\\', 'u', '0', '0', hex[c>>4], hex[c&15])
+		default:
+			quoted = append(quoted, c)
+		}
+	}
+	return string(append(quoted, '"'))
 }

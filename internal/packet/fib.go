@@ -358,6 +358,9 @@ func (d *decision) use(ns *netns, q flow, hop netstate.RouteHop) {
 // addrType is the kernel's inet_addr_type: what the local table says of an address, else "unicast". With
 // dev not nil the route must be on that link. Source: __inet_dev_addr_type.
 func (f *fib) addrType(addr netip.Addr, dev *link) string {
+	if !addr.IsValid() {
+		return "unspec" // a snapshot may lack the address
+	}
 	if f.family == netstate.IPv4 {
 		b := addr.As4()
 		switch {

@@ -67,6 +67,7 @@ type collection struct {
 
 	mu     sync.Mutex // guards s.Missing, s.Sandboxes and what follows
 	opened []netns
+	resolv map[string]<-chan []string // by container: see startResolvConf
 
 	before     guard
 	flows      sync.Once     // for readFlows
@@ -146,6 +147,7 @@ func (c *collection) read() error {
 		return err
 	}
 	c.work.Wait()
+	c.finishResolvConf()
 	if err := c.ctx.Err(); errors.Is(err, context.Canceled) {
 		return err
 	}

@@ -275,8 +275,8 @@ func (c *collection) startSandbox(a netstate.Container) {
 		c.missing(key, err)
 		return
 	}
-	if kept := c.s.Container(a.ID); kept != nil && c.asked(netstate.Files) {
-		kept.ResolvConf = c.m.resolvConf(a.PID)
+	if c.asked(netstate.Files) {
+		c.startResolvConf(a.ID, a.PID)
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -8,11 +8,39 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/docker-netcheck/docker-netcheck/internal/netstate"
 	"golang.org/x/sys/unix"
 )
 
 // largestResolvConf is more than any resolver reads.
 const largestResolvConf = 64 << 10
+
+// startResolvConf reads a container's /etc/resolv.conf beside the rest. Nobody waits for it in the end: on a file
+// system that the container serves itself, or whose server is gone, a file may never open.
+func (c *collection) startResolvConf(id string, pid int) {
+	read := make(chan []string, 1)
+	go func() { read <- c.m.resolvConf(pid) }()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.resolv == nil {
+		c.resolv = map[string]<-chan []string{}
+	}
+	c.resolv[id] = read
+}
+
+// finishResolvConf keeps what startResolvConf reads, as long as the context lasts.
+func (c *collection) finishResolvConf() {
+	for id, read := range c.resolv {
+		select {
+		case lines := <-read:
+			if kept := c.s.Container(id); kept != nil {
+				kept.ResolvConf = lines
+			}
+		case <-c.ctx.Done():
+			c.lacks(netstate.Key{Part: netstate.Files, Container: id}, "not read in time")
+		}
+	}
+}
 
 // resolvConf returns the lines of a process's /etc/resolv.conf that name servers, nil if it cannot be read. What the
 // container's programs made of its files leads nowhere out of it: links are resolved in its root, and only a regular

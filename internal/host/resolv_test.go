@@ -3,12 +3,16 @@
 package host
 
 import (
+	"context"
+	"fmt"
 	"os"
 	"path/filepath"
 	"reflect"
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/docker-netcheck/docker-netcheck/internal/netstate"
 )
 
 // TestResolvConf reads what a container's root has, and nothing outside of it.
@@ -63,5 +67,50 @@ func TestResolvConf(t *testing.T) {
 				t.Fatal("it waits")
 			}
 		})
+	}
+}
+
+// TestResolvConfHangs holds that a container that serves its own files, and does not answer, holds nobody up.
+func TestResolvConfHangs(t *testing.T) {
+	dir := t.TempDir()
+	for _, id := range []string{"proc/7/root/etc", "proc/8/root/etc"} {
+		if err := os.MkdirAll(filepath.Join(dir, id), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.WriteFile(filepath.Join(dir, "proc/8/root/etc/resolv.conf"), []byte("nameserver 192.0.2.1\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	fuse, err := os.OpenFile("/dev/fuse", os.O_RDWR, 0)
+	if err != nil {
+		t.Skip(err)
+	}
+	defer fuse.Close() // lets go who waits
+	at := filepath.Join(dir, "proc/7/root/etc")
+	if err := syscall.Mount("hangs", at, "fuse", 0, fmt.Sprintf("fd=%d,rootmode=40000,user_id=0,group_id=0", fuse.Fd())); err != nil {
+		t.Skip(err)
+	}
+	defer syscall.Unmount(at, syscall.MNT_DETACH)
+
+	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+	defer cancel()
+	c := newCollection(ctx, Options{Root: dir, Parts: netstate.Files})
+	defer c.cancel()
+	c.s.Containers = []netstate.Container{{ID: "hangs"}, {ID: "sound"}}
+	c.startResolvConf("hangs", 7)
+	c.startResolvConf("sound", 8)
+	time.Sleep(50 * time.Millisecond)
+	done := make(chan bool)
+	go func() {
+		defer close(done)
+		c.finishResolvConf()
+	}()
+	select {
+	case <-done:
+	case <-time.After(10 * time.Second):
+		t.Fatal("it waits")
+	}
+	if why := c.s.Why(netstate.Key{Part: netstate.Files, Container: "hangs"}); why == "" || len(c.s.Containers[1].ResolvConf) != 1 {
+		t.Errorf("%q, %q", why, c.s.Containers[1].ResolvConf)
 	}
 }

@@ -33,13 +33,21 @@ be judged is the way there, not what the servers answer.`,
 			return nil // its names are the least that it lacks
 		}
 		var findings []Finding
-		servers := nameservers(h, c)
-		for _, server := range servers {
+		for _, server := range nameservers(h, c) {
+			if server.Host || !server.Addr.IsValid() {
+				problem := "whether the name server " + server.Text + " can be reached was not judged"
+				if server.Host {
+					problem = "the engine asks the name server " + server.Text + " on the host itself: that was not judged"
+				}
+				return []Finding{{Note: true, Problem: problem}} // it may answer, whatever becomes of the others
+			}
 			stops := h.Walk(netstate.Target{
-				Container: t.Container, ID: t.ID, Direction: netstate.Out, From: t.From, Family: netstate.FamilyOf(server),
-				Port: netstate.Port{Number: 53, Proto: "udp"}, To: netip.AddrPortFrom(server, 53),
+				Container: t.Container, ID: t.ID, Direction: netstate.Out, From: t.From, Family: netstate.FamilyOf(server.Addr),
+				Port: netstate.Port{Number: 53, Proto: "udp"}, To: netip.AddrPortFrom(server.Addr, 53),
 			}).Stops
-			i := slices.IndexFunc(stops, func(s packet.Stop) bool { return s.Verdict.Stops() && s.Kind != packet.NoListener })
+			i := slices.IndexFunc(stops, func(s packet.Stop) bool {
+				return s.Verdict.Stops() && (s.Kind != packet.NoListener || server.Addr.IsLoopback())
+			})
 			if i < 0 {
 				return nil // one that can be reached is enough
 			}
@@ -48,7 +56,7 @@ be judged is the way there, not what the servers answer.`,
 			}
 			finding := found(stops[i])
 			finding.stop = nil
-			finding.Problem = fmt.Sprintf("the name server %s cannot be reached from the container: %s", server, stops[i].Why)
+			finding.Problem = fmt.Sprintf("the name server %s cannot be reached from the container: %s", server.Addr, stops[i].Why)
 			finding.Advice = "let DNS to it pass, or name one that can be reached: docker run --dns ADDR, or dns in daemon.json"
 			for _, s := range stops {
 				finding.explains = append(finding.explains, s.Object)

@@ -8,18 +8,25 @@ import (
 	"github.com/docker-netcheck/docker-netcheck/internal/netstate"
 )
 
-// nameservers returns the servers outside of the host that the container's questions go to from its own
-// namespace, as its own resolv.conf has them, or where that leads to the engine, as the engine was told. There are
-// none where one is asked in some other way: that may answer.
+// A nameserver is whom the container's questions go to in the end.
+type nameserver struct {
+	Addr netip.Addr // zero: it cannot be told
+	Text string
+	Host bool // the engine asks it in the host's own namespace
+}
+
+// nameservers returns the servers that the container's own resolv.conf has, or where that leads to the engine, those
+// that the engine was told.
 //
 // Source: libnetwork's sandbox_dns_unix.go and internal/resolvconf. A container of the default network has the servers
 // in its file; in others they are --dns, else the engine's own dns, else the host's, and engines from 25 on write
 // them down. They are asked from the container's namespace, but for loopback addresses and what stands there as
 // host(ADDR).
-func nameservers(h *Host, c *netstate.Container) []netip.Addr {
+func nameservers(h *Host, c *netstate.Container) []nameserver {
 	own, forwarders := servers(c.ResolvConf)
-	if len(own) == 0 || slices.Contains(own, embedded) {
-		own = slices.Concat(forwarders)
+	engine := len(own) == 0 || slices.Contains(own, embedded)
+	if engine {
+		own = forwarders
 		for _, source := range [][]string{c.DNS, h.Engine.Config.DNS} {
 			if len(own) == 0 {
 				own = source
@@ -29,15 +36,14 @@ func nameservers(h *Host, c *netstate.Container) []netip.Addr {
 			own, _ = servers(strings.Split(h.Files["/etc/resolv.conf"], "\n"))
 		}
 	}
-	var addrs []netip.Addr
+	var all []nameserver
 	for _, text := range own {
-		addr, err := netip.ParseAddr(text)
-		if err != nil || addr.IsLoopback() {
-			return nil
-		}
-		addrs = append(addrs, addr.Unmap())
+		inner, host := strings.CutPrefix(text, "host(")
+		addr, _ := netip.ParseAddr(strings.TrimSuffix(inner, ")"))
+		addr = addr.Unmap()
+		all = append(all, nameserver{addr, strings.TrimSuffix(inner, ")"), host || engine && addr.IsLoopback()})
 	}
-	return addrs
+	return all
 }
 
 // servers returns the addresses behind the nameserver lines of a resolv.conf, and those to which the engine says that

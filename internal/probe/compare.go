@@ -143,7 +143,7 @@ func (o *Observation) masqueraded() bool {
 // follows judges a handshake behind whose first packets the walk has a stop.
 func (o *Observation) follows(stop *packet.Stop) (result, why string) {
 	for _, r := range o.Rules {
-		if r.ends() && r.Object == stop.Object {
+		if r.ends() && r.Object == stop.Object && o.met(r) {
 			return Proved, "the first packet was answered (" + o.Answer + "), and then " + r.Object + " dropped what followed"
 		}
 	}
@@ -182,12 +182,12 @@ func (o *Observation) silent() (result, why string) {
 func (o *Observation) agrees(trace *packet.Trace, stop *packet.Stop) (result, why string) {
 	said := fmt.Sprintf("%s: %s", stop.Object, stop.Why)
 	for _, r := range o.Rules {
-		if r.ends() && r.Object == stop.Object {
-			return Proved, fmt.Sprintf("%s %s the packet%s", r.Object, past(r.Verdict), o.reason())
+		if r.ends() && r.Object == stop.Object && o.met(r) {
+			return Proved, fmt.Sprintf("%s dropped the packet%s", r.Object, o.reason(r.Hop))
 		}
 	}
 	at := o.stoppedAt()
-	other := slices.ContainsFunc(o.Rules, func(r Rule) bool { return r.ends() && r.Counted == 0 })
+	other := slices.IndexFunc(o.Rules, func(r Rule) bool { return r.ends() && o.met(r) })
 	switch {
 	case at == "":
 		return Unproved, fmt.Sprintf("there was %s, but where it was lost was not seen; the walk says: %s", o.outcome(), said)
@@ -195,11 +195,24 @@ func (o *Observation) agrees(trace *packet.Trace, stop *packet.Stop) (result, wh
 		return Proved, o.ended() + ", and no reply left by the uplink, as the walk says: " + said
 	case slices.Contains(elsewhere, stop.Kind) && !o.Saw(packet.Container) && !o.before(at, stop.Hop):
 		return Proved, o.ended() + ", and the container did not get it, as the walk says: " + said
-	case other: // the walk passed that rule
-	case at == stop.Hop, o.near(at, stop.Hop, trace.Via == "docker-proxy" || trace.Via == "local"):
-		return Proved, o.ended() + ", as the walk says: " + said
+	case other >= 0 && o.Rules[other].Counted > 0 && !visits(trace, o.Rules[other]):
+		return Unproved, o.ended() + ", a rule of a chain that the walk does not come to; it says: " + said
+	case other >= 0: // the walk passed that rule
+	case at != stop.Hop && !o.near(at, stop.Hop, trace.Via == "docker-proxy" || trace.Via == "local"):
+	case slices.ContainsFunc(o.Rules, func(r Rule) bool { return r.ends() && r.Object == stop.Object }):
+		return Unproved, o.ended() + "; the walk says: " + said
+	default:
+		return Proved, o.ended() + o.goesWith(stop.Hop) + ", as the walk says: " + said
 	}
 	return Contradicted, fmt.Sprintf("the walk stops at %s (%s), but %s", stop.Hop, said, o.ended())
+}
+
+// visits says whether the walk comes to the rule's chain, and something there has a say.
+func visits(trace *packet.Trace, r Rule) bool {
+	before, _, _ := strings.Cut(r.Object, " "+r.Chain+" ")
+	in := func(object string) bool { return strings.HasPrefix(object, before+" "+r.Chain+" ") }
+	return slices.ContainsFunc(slices.Concat(trace.Request, trace.Reply), func(s packet.Step) bool { return in(s.Object) }) ||
+		slices.ContainsFunc(trace.Stops, func(s packet.Stop) bool { return in(s.Object) })
 }
 
 // elsewhere are the kinds of stops at which a packet is not lost yet, but leaves its way.
@@ -241,32 +254,38 @@ func (o *Observation) stoppedAt() packet.Hop {
 		return drops[0].Hop
 	}
 	for _, r := range o.Rules {
-		if r.ends() {
+		if r.ends() && o.met(r) {
 			return r.Hop
 		}
+	}
+	if there := o.last(false); there != "" && (o.Outcome == Refused || o.Outcome == Unreachable) {
+		return there // what came back is the refusal
 	}
 	return o.furthest()
 }
 
-// ends says whether the rule ended the packet.
-func (r Rule) ends() bool { return r.Verdict == "drop" }
-
 // dropped returns the drops on the flow's own way: not that of a reset, which nobody waits for.
 func (o *Observation) dropped() []Drop {
-	return slices.DeleteFunc(slices.Clone(o.Drops), func(d Drop) bool { return strings.Contains(d.Text, "Flags [R") })
+	return slices.DeleteFunc(slices.Clone(o.Drops), func(d Drop) bool { return d.Unsure || d.resets() })
 }
 
-func past(verdict string) string {
-	if verdict == "drop" {
-		return "dropped"
-	}
-	return "ended"
-}
+// resets says whether the packet was a reset.
+func (d Drop) resets() bool { return strings.Contains(d.Text, "Flags [R") }
 
-// reason is what the kernel said, in brackets.
-func (o *Observation) reason() string {
+// reason is what the kernel said of a packet that a rule at that hop dropped, in brackets.
+func (o *Observation) reason(hop packet.Hop) string {
 	for _, d := range o.dropped() {
-		return fmt.Sprintf(" (%s in %s)", d.Reason, d.Function)
+		return " (" + d.Did() + ")"
+	}
+	return o.goesWith(hop)
+}
+
+// goesWith is what the kernel said of a packet at that hop, in brackets, where it did not tell whose it was.
+func (o *Observation) goesWith(hop packet.Hop) string {
+	for _, d := range o.Drops {
+		if d.Unsure && d.Hop == hop {
+			return " (" + d.Did() + ")"
+		}
 	}
 	return ""
 }
@@ -282,8 +301,8 @@ func (o *Observation) outcome() string {
 // ended says how and where the packet ended, in one clause.
 func (o *Observation) ended() string {
 	for _, r := range o.Rules {
-		if r.ends() {
-			return r.Object + " dropped it" + o.reason()
+		if r.ends() && o.met(r) {
+			return r.Object + " dropped it" + o.reason(r.Hop)
 		}
 	}
 	text := "there was " + o.outcome()
@@ -292,7 +311,7 @@ func (o *Observation) ended() string {
 	}
 	if drops := o.dropped(); len(drops) > 0 {
 		d := drops[0]
-		text += fmt.Sprintf("; the kernel dropped it: %s in %s", d.Reason, d.Function)
+		text += "; the kernel dropped it: " + d.Did()
 		if d.inside() {
 			text += " of " + d.Where
 		}
@@ -301,6 +320,11 @@ func (o *Observation) ended() string {
 		text += "; last seen at " + string(last)
 	} else {
 		text += "; it was seen nowhere"
+	}
+	for _, r := range o.Rules {
+		if r.ends() { // it is not known to be met
+			text += fmt.Sprintf("; %s: its counter rose by %d, by this packet or others'", r.Object, r.Counted)
+		}
 	}
 	if len(o.Left) > 0 {
 		text += "; it was about to leave the machine by " + strings.Join(o.Left, ", ")

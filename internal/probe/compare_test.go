@@ -62,6 +62,22 @@ func TestCompare(t *testing.T) {
 	again.Drops = []Drop{{Reason: "NETFILTER_DROP", Function: "nft_do_chain", Where: "host"}, {Hop: packet.Socket, Reason: "NOT_SPECIFIED", Function: "tcp_v4_rcv", Where: "container web"}}
 	refused := seen(Refused, packet.Uplink, packet.Uplink.Reply())
 	refused.Drops = []Drop{{Hop: packet.Socket, Reason: "NO_SOCKET", Function: "tcp_v4_rcv", Where: "host"}}
+	const legacy = "iptables-legacy filter DOCKER-USER 1: -j DROP"
+	counted := func(o *Observation, reason string) *Observation {
+		o.Rules = append(o.Rules, Rule{Hop: packet.Accept, Object: legacy, Verdict: "drop", Table: "filter", Chain: "DOCKER-USER", Counted: 1})
+		if reason != "" {
+			o.Drops = []Drop{{Hop: packet.Accept, Reason: reason, Function: "nf_hook_slow", Where: "host"}}
+		}
+		return o
+	}
+	comesTo := stops(packet.Accept, "iptables-legacy filter DOCKER-USER 2: -j REJECT", packet.Refuse)
+	unsure := func(o *Observation, hop packet.Hop) *Observation {
+		o.Drops = []Drop{{Hop: hop, Reason: "REASON", Function: "f", Unsure: true}}
+		return o
+	}
+	reached := seen(Silent, whole[:4]...)
+	reached.Flow.Proto = "udp"
+	reset := seen(Refused, whole...)
 	web := *passes
 	web.Target.Port = netstate.Port{Number: 80, Proto: "tcp"}
 
@@ -100,6 +116,20 @@ func TestCompare(t *testing.T) {
 		{"dropped before it could be diverted", kind(packet.Masquerade, packet.Diverted), dropped, Contradicted, rule},
 		{"the container cannot answer", stops(packet.Container.Reply(), "route", packet.Drop), seen(Silent, whole[:4]...), Proved, "last seen at container"},
 		{"lost before the container could answer", stops(packet.Container.Reply(), "route", packet.Drop), seen(Silent, whole[:2]...), Contradicted, "last seen at bridge"},
+		{"a counter rose, and netfilter dropped", stops(packet.Accept, legacy, packet.Drop), counted(seen(Silent, packet.Uplink), "NETFILTER_DROP"), Proved, legacy + " dropped the packet (NETFILTER_DROP in nf_hook_slow)"},
+		{"a counter rose, by whom is not known", stops(packet.Accept, legacy, packet.Drop), counted(seen(Silent, packet.Uplink), ""), Unproved, legacy + ": its counter rose by 1"},
+		{"a counter rose, something else dropped", stops(packet.Accept, legacy, packet.Drop), counted(seen(Silent, packet.Uplink), "NOT_SPECIFIED"), Unproved, legacy + ": its counter rose by 1"},
+		{"others raised the counter, the packet arrived", stops(packet.Accept, legacy, packet.Drop), counted(seen(Silent, whole[:4]...), ""), Contradicted, "last seen at container"},
+		{"others raised the counter, the packet was lost before", stops(packet.Route, "sysctl net.ipv4.ip_forward", packet.Drop), counted(seen(Silent, packet.Uplink), ""), Proved, "last seen at uplink"},
+		{"a counter of a chain elsewhere rose", stops(packet.Route, "sysctl net.ipv4.ip_forward", packet.Drop), counted(seen(Silent, packet.Uplink), "NETFILTER_DROP"), Unproved, "does not come to"},
+		{"another rule of the chain dropped", comesTo, counted(seen(Silent, packet.Uplink), "NETFILTER_DROP"), Contradicted, legacy + " dropped it"},
+		{"others raised the counter afterwards", &packet.Trace{Stops: []packet.Stop{{Object: legacy, Verdict: packet.Drop, Later: true}}}, counted(seen(Connected, whole...), ""), Unproved, "was not seen"},
+		{"a softirq dropped another packet", stops(packet.Route, "sysctl net.ipv4.ip_forward", packet.Drop), unsure(seen(Silent, packet.Uplink), packet.Socket), Proved, "last seen at uplink, as the walk says"},
+		{"a drop goes with the walk", stops(packet.Route, "sysctl net.ipv4.ip_forward", packet.Drop), unsure(seen(Silent, packet.Uplink), packet.Route), Proved, "(REASON in f (this packet or another))"},
+		{"the container refuses", stops(packet.Socket, "socket", packet.Refuse), reset, Proved, "as the walk says"},
+		{"the container refuses, its reply was to be lost", stops(packet.Route.Reply(), "route", packet.Drop), reset, Contradicted, "it was refused"},
+		{"a drop alone shows nothing", stops(packet.Route, "sysctl net.ipv4.ip_forward", packet.Drop), unsure(seen(Silent), packet.Route), Unproved, "not seen"},
+		{"a datagram arrived, another was dropped", passes, unsure(reached, packet.Socket), Proved, "reached the container"},
 		{"an echo says nothing of a port", &web, icmp, Unproved, "another way than 80/tcp"},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -88,7 +88,7 @@ var faults = []fault{
 		rule: "DOCKER-USER 1: -p tcp -m tcp --dport 80 -j DROP", reason: "NETFILTER_DROP"},
 	{name: "no BTF, rp_filter", lacks: []string{"btf"}, script: "ip link add other0 type veth peer name other1; ip addr add 10.9.9.1/24 dev other0; ip link set other0 up; ip link set other1 up;" +
 		"ip route replace default via 10.9.9.2; sysctl -qw net.ipv4.conf.all.rp_filter=1", outcome: Silent, reason: "RPFILTER"},
-	{name: "no BTF, nothing listens", lacks: []string{"btf"}, web: []string{"-p", "8080:81"}, outcome: Refused, last: packet.Socket, reason: "NO_SOCKET"},
+	{name: "no BTF, nothing listens", lacks: []string{"btf"}, web: []string{"-p", "8080:81"}, outcome: Refused, last: packet.Container, reason: "NO_SOCKET"},
 	{name: "no BTF, no tracefs", lacks: []string{"btf", "tracefs"}, missing: Drops, script: "iptables -I DOCKER-USER -p tcp --dport 80 -j DROP", outcome: Silent, last: packet.Accept,
 		rule: "DOCKER-USER 1: -p tcp -m tcp --dport 80 -j DROP"},
 	{name: "firewalld", options: lab.Options{Firewalld: true}, outcome: Connected},

@@ -3,12 +3,14 @@
 package probe
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/docker-netcheck/docker-netcheck/internal/netstate"
 	"github.com/docker-netcheck/docker-netcheck/internal/packet"
@@ -19,7 +21,7 @@ import (
 
 // readLegacy reads the tables of iptables-legacy with their counters, in the namespace of the program. It is
 // asked for only where there are some, as to read them would make them.
-func readLegacy(family netstate.Family) (*netstate.IptablesSet, error) {
+func readLegacy(ctx context.Context, family netstate.Family) (*netstate.IptablesSet, error) {
 	set := &netstate.IptablesSet{Family: family, Variant: "legacy"}
 	name := strings.TrimSuffix(set.Command(), "-legacy")
 	path, err := exec.LookPath(name + "-legacy-save")
@@ -29,7 +31,8 @@ func readLegacy(family netstate.Family) (*netstate.IptablesSet, error) {
 	if err != nil {
 		return nil, err
 	}
-	cmd := exec.Command(path, "-c")
+	cmd := exec.CommandContext(ctx, path, "-c")
+	cmd.WaitDelay = time.Second // of what it has started
 	cmd.Env = append(os.Environ(), "LC_ALL=C")
 	out, err := cmd.Output()
 	if err != nil {

@@ -3,9 +3,13 @@
 package probe
 
 import (
+	"context"
 	"encoding/binary"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/docker-netcheck/docker-netcheck/internal/netstate"
 	"github.com/docker-netcheck/docker-netcheck/internal/packet"
@@ -62,6 +66,21 @@ func TestCounted(t *testing.T) {
 	}
 }
 
+// TestLegacyEnds holds that a program that hangs ends with the context.
+func TestLegacyEnds(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "iptables-legacy-save"), []byte("#!/bin/sh\nexec sleep 60\n"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("PATH", dir+":"+os.Getenv("PATH"))
+	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer cancel()
+	begun := time.Now()
+	if _, err := readLegacy(ctx, netstate.IPv4); err == nil || time.Since(begun) > 10*time.Second {
+		t.Errorf("%v after %v", err, time.Since(begun))
+	}
+}
+
 const dropFormatText = `name: kfree_skb
 ID: 2310
 format:
@@ -82,7 +101,7 @@ func TestDropFormat(t *testing.T) {
 	record := make([]byte, 40)
 	binary.NativeEndian.PutUint16(record[32:], unix.ETH_P_IP)
 	binary.NativeEndian.PutUint32(record[36:], 12)
-	if d, ok := f.drop(record, unix.ETH_P_IP); !ok || d.Reason != "NETFILTER_DROP" || d.Where != "" {
+	if d, ok := f.drop(record, unix.ETH_P_IP); !ok || d.Reason != "NETFILTER_DROP" || d.Where != "" || !d.Unsure {
 		t.Errorf("%+v, %v", d, ok)
 	}
 	if _, ok := f.drop(record, unix.ETH_P_IPV6); ok {

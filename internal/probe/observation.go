@@ -105,6 +105,17 @@ func (r Rule) Did() string {
 	return fmt.Sprintf("%s (its counter rose by %d)", r.Verdict, r.Counted)
 }
 
+// ends says whether the rule ended the packet.
+func (r Rule) ends() bool { return r.Verdict == "drop" }
+
+// met says whether it is known that the flow met the rule. Others' packets raise a counter too: it tells of a drop
+// only where netfilter dropped the flow's own packet on the host, and no rule that the kernel's trace shows did.
+func (o *Observation) met(r Rule) bool {
+	return r.Counted == 0 || r.ends() &&
+		!slices.ContainsFunc(o.Rules, func(r Rule) bool { return r.ends() && r.Counted == 0 }) &&
+		slices.ContainsFunc(o.dropped(), func(d Drop) bool { return !d.inside() && d.netfilter() })
+}
+
 // Moves says whether the rule did no more than send the packet to another chain or back.
 func (r Rule) Moves() bool {
 	verb, _, _ := strings.Cut(r.Verdict, " ")
@@ -119,10 +130,25 @@ type Drop struct {
 	Link     string     `json:"link,omitempty"`
 	Where    string     `json:"where,omitempty"` // "host", "container web"; "" not known
 	Text     string     `json:"text,omitempty"`  // the packet, as tcpdump writes it; "" not known
+
+	// Unsure says that it may have been a packet of others: it goes with what else was seen, and shows nothing alone.
+	Unsure bool `json:"unsure,omitempty"`
 }
 
 // inside says whether a container's namespace dropped it.
 func (d Drop) inside() bool { return d.Where != "host" && d.Where != "" }
+
+// netfilter says whether a rule dropped it.
+func (d Drop) netfilter() bool { return strings.Contains(d.Reason, "NETFILTER") }
+
+// Did words why and where the kernel dropped it.
+func (d Drop) Did() string {
+	did := d.Reason + " in " + d.Function
+	if d.Unsure {
+		did += " (this packet or another)"
+	}
+	return did
+}
 
 // lacks records what could not be seen.
 func (o *Observation) lacks(what What, why string) {
@@ -154,10 +180,14 @@ func (o *Observation) last(reply bool) packet.Hop {
 		see(c.Hop)
 	}
 	for _, r := range o.Rules {
-		see(r.Hop)
+		if o.met(r) {
+			see(r.Hop)
+		}
 	}
 	for _, d := range o.Drops {
-		see(d.Hop)
+		if !d.Unsure {
+			see(d.Hop)
+		}
 	}
 	return at
 }

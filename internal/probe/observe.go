@@ -9,7 +9,6 @@ import (
 	"net/netip"
 	"runtime"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/cilium/ebpf/rlimit"
@@ -42,14 +41,14 @@ func Observe(ctx context.Context, r *Request) (_ *Observation, err error) {
 		timeout = Timeout
 	}
 	o := e.o
-	before := e.countLegacy()
+	before := e.countLegacy(ctx)
 	o.Started = time.Now()
 	o.Outcome, o.Answer, err = e.caller.call(ctx, timeout, r.HTTP)
 	o.Flow = e.caller.flow
 	if err != nil {
 		return nil, err
 	}
-	e.gather(before)
+	e.gather(ctx, before)
 	return o, nil
 }
 
@@ -192,12 +191,12 @@ func (e *experiment) watchDrops(m matcher) (dropWatcher, error) {
 }
 
 // countLegacy reads the counters of iptables-legacy, if it has rules of the flow's family.
-func (e *experiment) countLegacy() *netstate.IptablesSet {
+func (e *experiment) countLegacy(ctx context.Context) *netstate.IptablesSet {
 	family := netstate.FamilyOf(e.Server.Addr())
 	if !e.names.legacy(family) {
 		return nil
 	}
-	set, err := readLegacy(family)
+	set, err := readLegacy(ctx, family)
 	if err != nil {
 		e.o.lacks(Rules, "the counters of iptables-legacy: "+err.Error())
 	}
@@ -269,9 +268,9 @@ func (e *experiment) tap(p place, m matcher) {
 
 // gather reads what was seen. All of it is there already: copies, messages and records are made on the
 // packet's own way. before is what countLegacy read before it.
-func (e *experiment) gather(before *netstate.IptablesSet) {
+func (e *experiment) gather(ctx context.Context, before *netstate.IptablesSet) {
 	o := e.o
-	after := e.countLegacy()
+	after := e.countLegacy(ctx)
 	if flow, err := conntrack(conntrackGet, o.Flow); err != nil {
 		o.lacks(Conntrack, err.Error())
 	} else {
@@ -351,11 +350,11 @@ func (e *experiment) clientEnd(f *frame) (end netip.AddrPort, ok bool) {
 func (o *Observation) placeDrops() {
 	for i := range o.Drops {
 		d := &o.Drops[i]
-		if d.Hop != "" || !strings.Contains(d.Reason, "NETFILTER") {
+		if d.Hop != "" || !d.netfilter() {
 			continue
 		}
 		for _, r := range o.Rules {
-			if r.Verdict == "drop" {
+			if r.ends() && o.met(r) {
 				d.Hop = r.Hop
 			}
 		}

@@ -66,8 +66,11 @@ func (o *Observation) ruleHops() []packet.Hop {
 func (o *Observation) dropLines() []string {
 	var lines []string
 	times := map[string]int{}
-	for _, d := range o.dropped() {
-		line := fmt.Sprintf("dropped at %s: %s in %s", at(d.Link, d.Where), d.Reason, d.Function)
+	for _, d := range o.Drops {
+		if d.resets() {
+			continue
+		}
+		line := fmt.Sprintf("dropped at %s: %s", at(d.Link, d.Where), printable(d.Did()))
 		if times[line]++; times[line] == 1 {
 			lines = append(lines, line)
 		}

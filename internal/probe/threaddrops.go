@@ -19,8 +19,9 @@ import (
 // tracepoint skb:kfree_skb as tracefs describes it.
 //
 // The tracepoint says why and where a packet was dropped, but not whose it was. So only what is dropped on
-// the calling thread counts: the kernel takes a packet all its way, through the virtual links, on the thread
-// that sends it. What is sent again later, or on another thread, is not seen.
+// the calling thread is told: the kernel takes a packet all its way, through the virtual links, on the thread
+// that sends it. What is sent again later, or on another thread, is not seen; and what others' packets meet in
+// a softirq that interrupts the thread is. So each drop is unsure.
 type threadWatch struct {
 	fd     int
 	ring   []byte
@@ -163,6 +164,6 @@ func (f dropFormat) drop(record []byte, etherType uint16) (d Drop, ok bool) {
 	if d.Reason == "" {
 		d.Reason = fmt.Sprintf("reason %d", n)
 	}
-	d.Hop = dropHop(d)
+	d.Hop, d.Unsure = dropHop(d), true
 	return d, d.Reason != "TCP_RESET" // that is the client's own: the reset came to it
 }

@@ -106,6 +106,16 @@ func NewCapture(s *netstate.Snapshot, o CaptureOptions) (*Capture, error) {
 	if len(c.places) == 0 {
 		return nil, fmt.Errorf("container %s: none of its hops is a link on this host", container.Name)
 	}
+	for i := range c.places {
+		p, ns := &c.places[i], &s.Host
+		if p.container != "" {
+			ns = inside
+		}
+		if l := ns.Link(p.link); l != nil {
+			p.mac = l.MAC
+			p.raw = !l.Loopback && len(l.MAC) != len("02:00:00:00:00:00")
+		}
+	}
 	return c, nil
 }
 

@@ -8,11 +8,13 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"net/netip"
 	"os"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/gopacket/gopacket/layers"
 	"github.com/gopacket/gopacket/pcapgo"
 
 	"github.com/docker-netcheck/docker-netcheck/internal/lab"
@@ -206,6 +208,37 @@ func (d *disk) Write(b []byte) (int, error) {
 func (d *disk) Truncate(size int64) error {
 	d.Buffer.Truncate(int(size))
 	return nil
+}
+
+// TestCaptureOfAnotherMachine describes the links of the snapshot, not those of this machine with the same name.
+func TestCaptureOfAnotherMachine(t *testing.T) {
+	s := aHost()
+	s.Host.Links[0].MAC, s.Host.Links[1].MAC = "00:00:00:00:00:00", "02:00:00:00:00:15"
+	s.Host.Links = append(s.Host.Links, netstate.Link{Index: 9, Name: "wg0", Up: true, Carrier: true})
+	s.Containers = []netstate.Container{{ID: "c", Name: "web", PID: 1, Running: true}}
+	s.Sandboxes = map[string]*netstate.Namespace{"c": {
+		Links: []netstate.Link{{Index: 2, Name: "eth0", Kind: "veth", MAC: "02:00:00:00:00:99"}},
+		Addrs: []netstate.Addr{{Link: "eth0", Prefix: netip.MustParsePrefix("172.17.0.2/16")}},
+	}}
+	for iface, want := range map[string]struct {
+		kind layers.LinkType
+		text string
+	}{
+		"eth0": {layers.LinkTypeEthernet, "uplink, host, MAC 02:00:00:00:00:15"},
+		"lo":   {layers.LinkTypeEthernet, "uplink, host, MAC 00:00:00:00:00:00"},
+		"wg0":  {layers.LinkTypeRaw, "uplink, host"},
+	} {
+		c, err := NewCapture(s, CaptureOptions{Container: "c", Iface: iface})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := c.interfaceOf(c.places[0]); got.LinkType != want.kind || got.Description != want.text {
+			t.Errorf("%s: %v, %q", iface, got.LinkType, got.Description)
+		}
+		if got := c.interfaceOf(c.places[1]); got.LinkType != layers.LinkTypeEthernet || got.Description != "container, container web, MAC 02:00:00:00:00:99" {
+			t.Errorf("%v, %q", got.LinkType, got.Description)
+		}
+	}
 }
 
 func TestAFullDiskLeavesAWholeFile(t *testing.T) {

@@ -10,7 +10,6 @@ import (
 	"github.com/gopacket/gopacket"
 	"github.com/gopacket/gopacket/layers"
 	"github.com/gopacket/gopacket/pcapgo"
-	"github.com/vishvananda/netlink"
 )
 
 // A File writes a capture as pcapng, which Wireshark and tcpdump open: one interface a hop.
@@ -46,32 +45,18 @@ func (c *Capture) NewFile(out io.Writer) (*File, error) {
 	return f, f.flush()
 }
 
-// interfaceOf describes a hop: its link's name, and hop, namespace and MAC in words.
+// interfaceOf describes a hop: its link's name, and hop, namespace and MAC in words. It knows them from the snapshot:
+// the links may be another machine's.
 func (c *Capture) interfaceOf(p place) pcapgo.NgInterface {
 	i := pcapgo.NgInterface{
 		Name: p.link, Description: fmt.Sprintf("%s, %s", p.hop, p.where()), OS: "linux", LinkType: layers.LinkTypeEthernet,
 		SnapLength: uint32(c.options.Snaplen), TimestampResolution: 9,
 	}
-	describe := func() error {
-		l, err := netlink.LinkByName(p.link)
-		if err != nil {
-			return err
-		}
-		if mac := l.Attrs().HardwareAddr; len(mac) > 0 {
-			i.Description += ", MAC " + mac.String()
-		}
-		if header(l) == 0 {
-			i.LinkType = layers.LinkTypeRaw
-		}
-		return nil
+	if p.mac != "" {
+		i.Description += ", MAC " + p.mac
 	}
-	if p.pid == 0 {
-		describe()
-		return i
-	}
-	if ns, err := containerNetns(p.pid); err == nil {
-		ns.do(describe)
-		ns.Close()
+	if p.raw {
+		i.LinkType = layers.LinkTypeRaw
 	}
 	return i
 }

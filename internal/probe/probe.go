@@ -81,6 +81,10 @@ type place struct {
 	name      string // of the container
 	pid       int    // of the container
 	id        string // of the container's namespace
+
+	// Of a capture's file.
+	mac string
+	raw bool // its packets have no Ethernet header
 }
 
 // where names the place's namespace for people: "host" or "container web".

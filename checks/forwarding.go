@@ -41,22 +41,23 @@ itself, through docker-proxy.`,
 	},
 }
 
-// offAtBoot warns where forwarding is on but certainly not after a reboot: a file says 0, and this engine
-// does not switch it on. As it then sets no policy either, the file may as well say 1.
+// offAtBoot warns where forwarding is on but perhaps not after a reboot: a file says 0, no other that is known says 1,
+// and this engine does not switch it on; systemd-networkd, which was not asked, may. As it then sets no policy either, the file may as well say 1.
 func offAtBoot(h *Host, family netstate.Family) []Finding {
 	name := "net.ipv4.ip_forward"
 	if family == netstate.IPv6 {
 		name = "net.ipv6.conf.all.forwarding"
 	}
 	lines := sysctlLines(h.Snapshot, name)
-	if now, _ := h.Host.Sysctl(name); now != "1" || switchesForwardingOn(h) || len(lines) == 0 || lines[len(lines)-1].Value != "0" {
+	if now, _ := h.Host.Sysctl(name); now != "1" || switchesForwardingOn(h) || len(lines) == 0 || lines[len(lines)-1].Value != "0" ||
+		slices.ContainsFunc(lines, func(l sysctlLine) bool { return l.Glob && l.Value != "0" }) {
 		return nil
 	}
 	last := lines[len(lines)-1]
 	return []Finding{{
 		Warning: true, At: packet.Route, Object: "sysctl " + name,
-		Problem:  fmt.Sprintf("forwarding is on, but not after a reboot: %s says 0, and this engine does not switch it on", last.File),
-		Evidence: []string{name + " = 1", fmt.Sprintf("%s:%d: %s = 0", last.File, last.Line, name)},
+		Problem:  fmt.Sprintf("forwarding is on, but may not be after a reboot: %s says 0, and this engine does not switch it on", last.File),
+		Evidence: []string{name + " = 1", fmt.Sprintf("%s:%d: %s", last.File, last.Line, strings.TrimSpace(strings.Split(h.Files[last.File], "\n")[last.Line-1]))},
 		Fix: &remediate.Fix{
 			Title:   "have " + name + " be 1 at the next boot",
 			Steps:   []remediate.Step{},

@@ -22,10 +22,14 @@ type sysctlLine struct {
 	File  string
 	Line  int // from 1
 	Value string
+	Glob  bool // it sets others too: net.ipv4.conf.*.forwarding
 }
 
-// sysctlLines returns the lines that set a sysctl at boot, in the order in which they are applied: the
-// last one wins.
+// ufwSysctls is applied by ufw after all others, where ufw is on.
+const ufwSysctls = "/etc/ufw/sysctl.conf"
+
+// sysctlLines returns the lines that may set a sysctl at boot, under either name and by globs, in the order in which
+// they are applied: the last one wins. One that names it goes before globs, as systemd-sysctl has it.
 func sysctlLines(s *netstate.Snapshot, name string) []sysctlLine {
 	byName := map[string]string{}
 	for file := range s.Files {
@@ -47,19 +51,38 @@ func sysctlLines(s *netstate.Snapshot, name string) []sysctlLine {
 	for _, base := range bases {
 		files = append(files, byName[base])
 	}
-	files = append(files, "/etc/sysctl.conf") // procps applies it last
-	var lines []sysctlLine
+	files = append(files, "/etc/sysctl.conf", ufwSysctls) // procps applies the first last; systemd-sysctl by a link to it
+	var lines, globs []sysctlLine
 	for _, file := range files {
 		number := 0
 		for text := range strings.SplitSeq(s.Files[file], "\n") {
 			number++
 			key, value, ok := sysctlAssignment(text)
-			if ok && key == name {
-				lines = append(lines, sysctlLine{file, number, value})
+			switch glob := strings.ContainsAny(key, "*?["); {
+			case !ok || !setsSysctl(key, name):
+			case glob:
+				globs = append(globs, sysctlLine{file, number, value, glob})
+			default:
+				lines = append(lines, sysctlLine{file, number, value, glob})
 			}
 		}
 	}
-	return lines
+	return append(globs, lines...)
+}
+
+// setsSysctl says whether a key of a file, which may be a glob, is a name of the sysctl. net.ipv4.ip_forward is another
+// name of net.ipv4.conf.all.forwarding.
+func setsSysctl(key, name string) bool {
+	slashes := strings.NewReplacer("/", ".", ".", "/")
+	for _, other := range []string{name, map[string]string{
+		"net.ipv4.ip_forward":          "net.ipv4.conf.all.forwarding",
+		"net.ipv4.conf.all.forwarding": "net.ipv4.ip_forward",
+	}[name]} {
+		if ok, _ := path.Match(slashes.Replace(key), slashes.Replace(other)); ok && other != "" {
+			return true
+		}
+	}
+	return false
 }
 
 // sysctlAssignment reads a line of a sysctl file, and returns the key with dots.
@@ -79,12 +102,13 @@ func sysctlAssignment(text string) (key, value string, ok bool) {
 
 // setBy returns the file and line that sets a sysctl to what it is now, or "".
 func setBy(s *netstate.Snapshot, name string) string {
-	lines := sysctlLines(s, name)
+	now, _ := s.Host.Sysctl(name)
+	lines := slices.DeleteFunc(sysctlLines(s, name), func(l sysctlLine) bool { return l.File == ufwSysctls && l.Value != now }) // ufw may be off
 	if len(lines) == 0 {
 		return ""
 	}
 	last := lines[len(lines)-1]
-	if now, _ := s.Host.Sysctl(name); now != last.Value {
+	if now != last.Value {
 		return ""
 	}
 	return fmt.Sprintf("%s:%d", last.File, last.Line)
@@ -111,7 +135,7 @@ func sysctlFiles(h *Host, name string) []remediate.Step {
 	var steps []remediate.Step
 	changed := map[string]string{}
 	for _, line := range sysctlLines(h.Snapshot, name) {
-		if line.Value != "0" {
+		if line.Value != "0" || line.Glob {
 			continue
 		}
 		old, ok := changed[line.File]

@@ -1,0 +1,54 @@
+package checks
+
+import (
+	"strings"
+	"testing"
+)
+
+// TestForwardingAtBoot says when a host whose engine does not switch forwarding on is warned of its files.
+func TestForwardingAtBoot(t *testing.T) {
+	const off = "net.ipv4.ip_forward = 0\n"
+	for _, c := range []struct {
+		name  string
+		files map[string]string
+		want  string
+	}{
+		{"off", map[string]string{"/etc/sysctl.d/10-x.conf": off}, "10-x.conf"},
+		{"off in sysctl.conf", map[string]string{"/etc/sysctl.conf": off}, "sysctl.conf"},
+		{"off by its other name", map[string]string{"/etc/sysctl.d/10-x.conf": "net.ipv4.conf.all.forwarding=0\n"}, "10-x.conf"},
+		{"on before", map[string]string{"/etc/sysctl.d/10-x.conf": off, "/etc/sysctl.d/01-y.conf": "net.ipv4.ip_forward=1\n"}, "10-x.conf"},
+		{"on by its other name", map[string]string{"/etc/sysctl.d/10-x.conf": off, "/etc/sysctl.d/99-y.conf": "net.ipv4.conf.all.forwarding=1\n"}, ""},
+		{"on by a glob", map[string]string{"/etc/sysctl.d/10-x.conf": off, "/etc/sysctl.d/99-y.conf": "net.ipv4.conf.*.forwarding=1\n"}, ""},
+		{"a glob of others", map[string]string{"/etc/sysctl.d/10-x.conf": off, "/etc/sysctl.d/99-y.conf": "net.ipv4.conf.eth*.forwarding=1\n"}, "10-x.conf"},
+		{"on by ufw", map[string]string{"/etc/sysctl.d/10-x.conf": off, "/etc/ufw/sysctl.conf": "net/ipv4/ip_forward=1\n"}, ""},
+		{"nothing of ufw's", map[string]string{"/etc/sysctl.d/10-x.conf": off, "/etc/ufw/sysctl.conf": "#net/ipv4/ip_forward=1\n"}, "10-x.conf"},
+	} {
+		s := recorded(t, "29.7.2-nftables-noproxy")
+		s.Files = c.files
+		said := ""
+		for _, j := range judgeRecorded(t, s).Targets {
+			for _, r := range j.Results {
+				for _, f := range r.Findings {
+					if r.Check == "forwarding" && f.Warning {
+						said = f.Problem
+					}
+				}
+			}
+		}
+		if (said != "") != (c.want != "") || !strings.Contains(said, c.want) {
+			t.Errorf("%s: %q, want one of %q", c.name, said, c.want)
+		}
+	}
+}
+
+// TestSetByUFW names the file that a sysctl's value comes from, whether or not ufw is on.
+func TestSetByUFW(t *testing.T) {
+	s := recorded(t, "29.7.2-nftables-noproxy")
+	s.Files = map[string]string{"/etc/sysctl.d/10-x.conf": "net.ipv4.ip_forward=0", "/etc/ufw/sysctl.conf": "net/ipv4/ip_forward=1"}
+	for now, want := range map[string]string{"0": "/etc/sysctl.d/10-x.conf:1", "1": "/etc/ufw/sysctl.conf:1"} {
+		s.Host.Sysctls["net.ipv4.ip_forward"] = now
+		if got := setBy(s, "net.ipv4.ip_forward"); got != want {
+			t.Errorf("now %s: %q, want %q", now, got, want)
+		}
+	}
+}

@@ -38,7 +38,7 @@ slows everything down.`,
 		if uplink == nil || uplink.MTU == 0 || uplink.MTU >= inside.MTU {
 			return findings
 		}
-		if object, text := silencer(h, t.Family); object != "" {
+		if object, text := silencer(h, t.Family, bridgeOf(h, t)); object != "" {
 			findings = append(findings, Finding{Object: object, At: packet.Uplink, Warning: true,
 				Problem:  fmt.Sprintf("%s takes %d bytes, the container sends up to %d, and a rule drops the ICMP that would tell it: large answers hang", uplink.Name, uplink.MTU, inside.MTU),
 				Evidence: []string{fmt.Sprintf("link %s mtu %d", uplink.Name, uplink.MTU), fmt.Sprintf("link %s mtu %d in container %s", inside.Name, inside.MTU, t.Container), text},

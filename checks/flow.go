@@ -20,12 +20,23 @@ type flow struct {
 }
 
 // flowOf returns the flow of a target's packets at a hop; ok says that it can be told. Before the engine's
-// DNAT they are known by the published port, behind it by the container's address.
+// DNAT, and before docker-proxy, they are known by the published port, behind them by the container's address.
 func flowOf(h *Host, t netstate.Target, hop packet.Hop) (f flow, ok bool) {
 	c, bridge, trace := h.Container(t.ID), bridgeOf(h, t), h.Walk(t)
 	local := t.Direction == netstate.Out && trace.Via == "local" // the host itself answers
-	if c == nil || bridge == "" || t.Direction == netstate.Peer || trace.Via != "forward" && !local {
+	proxy := t.Direction == netstate.In && trace.Via == "docker-proxy"
+	place := hop.Place()
+	switch {
+	case t.Direction == netstate.Peer:
+		return peerFlow(h, t, hop)
+	case c == nil || bridge == "" || trace.Via != "forward" && !local && !proxy:
 		return f, false
+	case t.Direction == netstate.In && !hop.IsReply() && (place == packet.Uplink || proxy && place == packet.Accept || !proxy && place == packet.DNAT):
+		f.in, f.proto, f.to, f.toPort = trace.Uplink, t.Port.Proto, t.Host.Addr(), t.Host.Port()
+		if f.to.IsUnspecified() {
+			f.to = netip.Addr{}
+		}
+		return f, t.From == netstate.FromOutside && f.in != "" && f.toPort != 0
 	}
 	endpoint := h.Program().Gateway(c, t.Family)
 	if endpoint == nil || !endpoint.Addr(t.Family).IsValid() {
@@ -42,27 +53,48 @@ func flowOf(h *Host, t netstate.Target, hop packet.Hop) (f flow, ok bool) {
 	} else {
 		f.from, f.fromPort = addr, port
 	}
-	switch place := hop.Place(); {
+	switch {
 	case place == packet.Accept && local && toContainer:
 		f.out = bridge
-	case place == packet.Accept && local:
+	case place == packet.Accept && (local || proxy):
 		f.in = bridge
 	case place == packet.Accept && toContainer:
 		f.notIn, f.out = bridge, bridge
 	case place == packet.Accept:
 		f.in, f.notOut = bridge, bridge
-	case place == packet.DNAT && !toContainer:
+	case place == packet.DNAT && !toContainer && !proxy:
 		f.in = bridge
-	case place == packet.DNAT && t.Direction == netstate.In && t.From == netstate.FromOutside && trace.Uplink != "":
-		f.in, f.to, f.toPort = trace.Uplink, t.Host.Addr(), t.Host.Port()
-		if f.to.IsUnspecified() {
-			f.to = netip.Addr{}
-		}
 	default:
 		return f, false
 	}
-	f.reply = hop.IsReply() && hop.Place() == packet.Accept
+	f.reply = hop.IsReply() && place == packet.Accept
 	return f, true
+}
+
+// peerFlow is flowOf for two containers of one network, whose packets the bridge shows to netfilter.
+func peerFlow(h *Host, t netstate.Target, hop packet.Hop) (f flow, ok bool) {
+	from, to := h.Container(t.ID), h.Container(t.ToID)
+	if from == nil || to == nil || hop.Place() != packet.Accept || h.Walk(t).Via != "bridge" {
+		return f, false
+	}
+	for i := range to.Endpoints {
+		theirs := &to.Endpoints[i]
+		if theirs.Addr(t.Family) != t.To.Addr() {
+			continue
+		}
+		for j := range from.Endpoints {
+			ours, network := &from.Endpoints[j], h.Network(theirs.NetworkID)
+			if ours.NetworkID != theirs.NetworkID || network == nil || !ours.Addr(t.Family).IsValid() {
+				continue
+			}
+			f = flow{in: network.Bridge(), out: network.Bridge(), proto: t.Port.Proto, from: ours.Addr(t.Family), to: t.To.Addr(), toPort: t.To.Port()}
+			if f.reply = hop.IsReply(); f.reply {
+				f.from, f.to, f.fromPort, f.toPort = f.to, f.from, f.toPort, 0
+			}
+			return f, f.in != "" && t.To.Port() != 0
+		}
+	}
+	return f, false
 }
 
 // iptables returns the rule that accepts the flow, as iptables-save writes it.

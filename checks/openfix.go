@@ -7,61 +7,65 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/docker-netcheck/docker-netcheck/internal/dockerd"
 	"github.com/docker-netcheck/docker-netcheck/internal/netstate"
 	"github.com/docker-netcheck/docker-netcheck/internal/packet"
 	"github.com/docker-netcheck/docker-netcheck/remediate"
 )
 
-// The objects of the walk that are rules or policies: command or family, table, chain, number or handle.
+// The objects of the walk that are rules or policies: command or family, table, chain, and of a rule its
+// number or handle and its text.
 var (
-	ruleObject   = regexp.MustCompile(`^(ip6?tables(?:-legacy)?) (\S+) (\S+) (?:(\d+): .*|policy DROP)$`)
-	nftObject    = regexp.MustCompile(`^nft (inet|ip6?|netdev|bridge) (\S+) (\S+) (?:handle (\d+): .*|policy drop)$`)
+	ruleObject   = regexp.MustCompile(`^(ip6?tables(?:-legacy)?) (\S+) (\S+) (?:(\d+): (.*)|policy DROP)$`)
+	nftObject    = regexp.MustCompile(`^nft (inet|ip6?|netdev|bridge) (\S+) (\S+) (?:handle (\d+): (.*)|policy drop)$`)
 	oneDirection = regexp.MustCompile(`(^| )(-i|-o|-d|-s|--dports?|--sports?|--ctstate|iifname|oifname|iif|oif|saddr|daddr|dport|sport|ct state) `)
+
+	// narrow finds an address or a port that a rule is about, and not all others but that one.
+	narrow = regexp.MustCompile(`(^|[^! ] )(-d|-s|--dports?|--sports?) |(saddr|daddr|dport|sport) [^!]`)
 )
+
+// ruleParts returns the command or family, table, chain, number and text in an object that is a rule or policy of
+// the host itself, and the kind of its steps; kind is "" for any other object.
+func ruleParts(object string) (kind string, part []string) {
+	if strings.Contains(object, " in container ") {
+		return "", nil
+	}
+	if part = ruleObject.FindStringSubmatch(object); part != nil {
+		return "iptables", part
+	}
+	if part = nftObject.FindStringSubmatch(object); part != nil {
+		return "nft", part
+	}
+	return "", nil
+}
 
 // openFix is the narrowest fix for a rule or policy of somebody else that stops the target's packets: a
 // rule before it that accepts this container's traffic and nothing else, or where none can be written, the
-// rule itself taken out. It opens what somebody may have closed on purpose. It is nil where neither suits.
+// rule itself taken out if it is about some address or port alone. It opens what somebody may have closed on
+// purpose. It is nil where neither suits: nothing is opened for everybody.
 func openFix(h *Host, t netstate.Target, stop packet.Stop) *remediate.Fix {
-	if stop.Kind != packet.Filter && stop.Kind != packet.Policy {
-		return nil
-	}
-	kind, part := "iptables", ruleObject.FindStringSubmatch(stop.Object)
-	if part == nil {
-		kind, part = "nft", nftObject.FindStringSubmatch(stop.Object)
-	}
-	if part == nil || part[2] == "nat" {
+	kind, part := ruleParts(stop.Object)
+	if kind == "" || part[2] == "nat" || stop.Kind != packet.Filter && stop.Kind != packet.Policy {
 		return nil
 	}
 	rules, at := rulesOf(h, t, part)
 	if at < 0 {
 		return nil
 	}
-	name := strings.Join(part[1:4], " ")
-	if accepts := acceptBefore(h, t, stop, rules[:at]); len(accepts) > 0 {
-		old, new := window(rules, slices.Insert(slices.Clone(rules), at, accepts...))
-		return &remediate.Fix{
-			Title: fmt.Sprintf("accept the traffic of %s in %s", Name(t), part[3]),
-			Steps: []remediate.Step{remediate.Set(kind, name, old, new)},
-			Opens: true,
-		}
-	}
-	if stop.Owner != "yours" && stop.Owner != "" || strings.Contains(stop.Object, "{") {
-		return nil // its owner would bring it back, or a set of its own would not come back
-	}
 	fix := &remediate.Fix{Opens: true}
-	if stop.Kind == packet.Policy {
-		drop, accept := "drop", "accept"
-		if kind == "iptables" {
-			drop, accept = "DROP", "ACCEPT"
+	var after []string
+	if accepts := acceptBefore(h, t, stop, rules[:at]); len(accepts) > 0 {
+		fix.Title = fmt.Sprintf("accept the traffic of %s in %s", Name(t), part[3])
+		after = slices.Insert(slices.Clone(rules), at, accepts...)
+	} else {
+		if stop.Kind != packet.Filter || stop.Owner != "yours" || !narrow.MatchString(part[5]) || strings.Contains(part[5], "{") {
+			return nil // its owner would bring it back, it keeps out more than this, or a set of its own would not come back
 		}
-		fix.Title = fmt.Sprintf("have the policy of %s accept: all that its rules leave gets through", part[3])
-		fix.Steps = []remediate.Step{remediate.Set(kind, name+" policy", drop, accept)}
-		return fix
+		fix.Title = fmt.Sprintf("take the rule out of %s that stops %s: all that it stops gets through", part[3], Name(t))
+		after = slices.Delete(slices.Clone(rules), at, at+1)
 	}
-	old, new := window(rules, slices.Delete(slices.Clone(rules), at, at+1))
-	fix.Title = fmt.Sprintf("take the rule out of %s that stops %s: all that it stops gets through", part[3], Name(t))
-	fix.Steps = []remediate.Step{remediate.Set(kind, name, old, new)}
+	old, new := window(rules, after)
+	fix.Steps = []remediate.Step{remediate.Set(kind, strings.Join(part[1:4], " "), old, new)}
 	return fix
 }
 
@@ -72,18 +76,17 @@ func acceptBefore(h *Host, t netstate.Target, stop packet.Stop, before []string)
 	write := flow.iptables
 	if strings.HasPrefix(stop.Object, "nft ") {
 		write = flow.nft
-		if !strings.HasPrefix(stop.Object, "nft i") { // inet, ip, ip6
-			return nil
-		}
 	}
 	policy := stop.Kind == packet.Policy
 	f, ok := flowOf(h, t, stop.Hop)
-	if !ok {
-		return nil
+	switch {
+	case !ok, strings.HasPrefix(stop.Object, "nft bridge "), strings.HasPrefix(stop.Object, "nft netdev ") && (f.from.IsValid() || f.to.IsValid()):
+		return nil // there an address is no word of its own
 	}
 	accepts := []string{write(f)}
-	if h.Walk(t).Via == "local" && stop.Hop.Place() == packet.Accept {
-		return accepts // input and output are two chains
+	switch via := h.Walk(t).Via; {
+	case (via == "local" || via == "docker-proxy") && stop.Hop.Place() == packet.Accept, stop.Hop.Place() == packet.Uplink:
+		return accepts // either direction has its own chain
 	}
 	if policy && !stop.Hop.IsReply() || !policy && !oneDirection.MatchString(stop.Object) {
 		back := stop.Hop.Reply()
@@ -101,19 +104,29 @@ func acceptBefore(h *Host, t netstate.Target, stop packet.Stop, before []string)
 	return accepts
 }
 
-// takeOut is the command that takes a rule out, or "" for what is no rule.
+// takeOut is the command that takes a rule of the host out, or "" for what is none.
 func takeOut(object string) string {
-	if part := ruleObject.FindStringSubmatch(object); part != nil && part[4] != "" {
-		return fmt.Sprintf("%s -t %s -D %s %s", part[1], part[2], part[3], part[4])
+	kind, part := ruleParts(object)
+	if kind == "" || part[4] == "" {
+		return ""
 	}
-	if part := nftObject.FindStringSubmatch(object); part != nil && part[4] != "" {
-		return fmt.Sprintf("nft delete rule %s %s %s handle %s", part[1], part[2], part[3], part[4])
+	words := []string{"nft", "delete", "rule", part[1], part[2], part[3], "handle", part[4]}
+	if kind == "iptables" { // by its text: meanwhile another rule may have its number
+		words = append([]string{part[1], "-t", part[2], "-D", part[3]}, dockerd.Words(part[5])...)
 	}
-	return ""
+	for i, word := range words {
+		if word != "!" && (word == "" || strings.Trim(word, plain) != "") {
+			words[i] = "'" + strings.ReplaceAll(word, "'", `'\''`) + "'"
+		}
+	}
+	return strings.Join(words, " ")
 }
 
+// plain is what no shell takes for more than it is.
+const plain = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_@%+=:,./-"
+
 // rulesOf returns the rules of the chain that an object's parts name, and the place of the rule that they
-// name, which is the end for a policy and -1 if it is not there.
+// name, which is the end for a policy and -1 if it is not there or says something else.
 func rulesOf(h *Host, t netstate.Target, part []string) (rules []string, at int) {
 	host := &h.whole.snapshot.Host
 	at = -1
@@ -148,8 +161,11 @@ func rulesOf(h *Host, t netstate.Target, part []string) (rules []string, at int)
 			}
 		}
 	}
-	if part[4] == "" {
+	switch {
+	case part[4] == "":
 		at = len(rules)
+	case at >= 0 && rules[at] != part[5]:
+		at = -1
 	}
 	return rules, at
 }

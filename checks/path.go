@@ -40,7 +40,7 @@ func advice(stop packet.Stop) string {
 		return "let this traffic pass by a rule of that chain, in the program or file that sets the policy"
 	}
 	said := fmt.Sprintf("the rule is %s: change it there, or let this traffic pass before it", owner(stop.Owner))
-	if command := takeOut(stop.Object); command != "" {
+	if command := takeOut(stop.Object); command != "" && stop.Owner == "yours" {
 		said += "; what takes it out: " + command
 	}
 	return said

@@ -249,7 +249,7 @@ type nftSpec struct {
 // parseNft takes a rule apart. The elements of a set are put in order, and numbers in hexadecimal lose
 // their zeros.
 func parseNft(text string) nftSpec {
-	words := split(text)
+	words := Words(text)
 	for i, word := range words {
 		if strings.HasPrefix(word, "0x") {
 			words[i] = "0x" + strings.TrimLeft(word[2:], "0")

@@ -21,7 +21,7 @@ const (
 // if the text says anything else.
 func nftRule(family netstate.Family, text string) (netstate.NftRule, error) {
 	var rule netstate.NftRule
-	words := split(text)
+	words := Words(text)
 	next := func() string {
 		if len(words) == 0 {
 			return ""

@@ -134,7 +134,7 @@ func (d *Difference) needs(chain Chain) bool {
 	if d.Table != chain.Table {
 		return false
 	}
-	return d.Chain == chain.Name || d.Rule != nil && slices.ContainsFunc(split(d.Rule.Text), func(word string) bool {
+	return d.Chain == chain.Name || d.Rule != nil && slices.ContainsFunc(Words(d.Rule.Text), func(word string) bool {
 		return word == chain.Name || word == "@"+chain.Name
 	})
 }

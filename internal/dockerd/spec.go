@@ -45,7 +45,7 @@ var protocolNames = map[string]string{
 // parse takes a rule apart. It accepts every text: what it does not understand stays in it as it stands.
 func parse(text string) spec {
 	var s spec
-	words := split(text)
+	words := Words(text)
 	into := &s.options
 	protocol := ""
 	for i := 0; i < len(words); {
@@ -107,8 +107,8 @@ func isOption(words []string, i int) bool {
 	return len(words[i]) > 1 && words[i][0] == '-' && (words[i][1] < '0' || words[i][1] > '9')
 }
 
-// split cuts a rule into words; double quotes hold a word together, a backslash stands before a quote.
-func split(text string) []string {
+// Words cuts a rule into words; double quotes hold a word together, a backslash stands before a quote.
+func Words(text string) []string {
 	var words []string
 	var word strings.Builder
 	quoted, inWord := false, false

@@ -56,7 +56,7 @@ const nftAnonymous = "__set%d"
 //	dnat to 172.17.0.2:80 · dnat to [fd00::2]:80 · snat to 192.0.2.1 · masquerade
 func nftRuleOf(family, text string) (nftNewRule, error) {
 	var rule nftNewRule
-	if family != "ip" && family != "ip6" && family != "inet" {
+	if family != "ip" && family != "ip6" && family != "inet" && family != "netdev" {
 		return rule, fmt.Errorf("rules of family %s are not made here", family)
 	}
 	b := nftBuilder{family: family}

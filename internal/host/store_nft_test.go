@@ -69,6 +69,8 @@ func TestNftStore(t *testing.T) {
 			remediate.Set("nft", "inet fence forward", lines("ip saddr @hosts drop", `iifname "eth0" tcp dport 80 counter drop comment "nobody's port"`), lines("ip saddr @hosts drop")),
 			remediate.Set("nft", "inet fence forward", lines("ip saddr @hosts drop"), ""),
 			remediate.Set("nft", "inet fence rest", lines("^", "ip6 daddr fd00::/64 drop", "$"), lines("^", "$"))}, ""},
+		{"netdev", []remediate.Step{remediate.Set("nft", "netdev early in", lines("^", "tcp dport 80 drop"), lines("^", `iifname "lo" tcp dport 80 accept`, "tcp dport 80 drop"))},
+			"iifname \"lo\" tcp dport 80 accept\n\t\ttcp dport 80 drop"},
 		{"policy", []remediate.Step{remediate.Set("nft", "inet fence forward policy", "accept", "drop")}, "policy drop"},
 		{"moved within the chain", []remediate.Step{remediate.Set("nft", "inet fence forward",
 			lines("ct state established,related counter accept", "ip saddr @hosts drop", `iifname "eth0" tcp dport 80 counter drop comment "nobody's port"`),
@@ -102,7 +104,8 @@ func TestNftStore(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			ownNetns(t)
-			nft(t, fence+hooks+"table inet fence {\n\tchain forward2 {\n\t}\n}\n")
+			nft(t, fence+hooks+"table netdev early {\n\tchain in {\n\t\ttype filter hook ingress device lo priority 0\n\t\ttcp dport 80 drop\n\t}\n}\n"+
+				"table inet fence {\n\tchain forward2 {\n\t}\n}\n")
 			roundTrip(t, test.steps, func() string { return run(t, "nft", "list", "ruleset") }, func() {
 				if text := run(t, "nft", "list", "ruleset"); !strings.Contains(text, test.want) {
 					t.Errorf("%s\nis not in\n%s", test.want, text)

@@ -2,8 +2,10 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"os/exec"
 	"slices"
@@ -90,7 +92,13 @@ func (r *reach) with(ctx context.Context, dockerCLI command.Cli, f func(agent.Ma
 // cut off, and not know. now is the host's time.
 func tellLast(ctx context.Context, notes io.Writer, machine agent.Machine, now time.Time) {
 	runs, err := machine.Runs(ctx)
-	if err != nil || len(runs) == 0 { // without a right to read the journal there is none to change the host
+	switch {
+	case errors.Is(err, fs.ErrPermission), errors.Is(err, fs.ErrNotExist), errors.Is(err, agent.ErrElsewhere):
+		return // without a right to read the journal there is none to change the host
+	case err != nil && ctx.Err() == nil:
+		fmt.Fprintf(notes, "docker netcheck: whether the last change was cut off is not known: %s\n", clean(err.Error()))
+		return
+	case len(runs) == 0:
 		return
 	}
 	run := runs[len(runs)-1]

@@ -172,7 +172,11 @@ func (p *printer) observed(live *checks.Live, o *probe.Observation) {
 		p.line("    and %d jumps between chains, which -v shows", jumps)
 	}
 	for _, drop := range o.Drops {
-		once(fmt.Sprintf("    drop  %-15s %s in %s: %s", drop.Hop, drop.Reason, drop.Function, clean(drop.Text)))
+		line := fmt.Sprintf("    drop  %-15s %s", clean(string(drop.Hop)), clean(drop.Did()))
+		if drop.Text != "" {
+			line += ": " + clean(drop.Text)
+		}
+		once(line)
 	}
 	if o.Conntrack != nil {
 		p.line("    conntrack  %s → %s, reply %s → %s", o.Conntrack.Original.Src, o.Conntrack.Original.Dst, o.Conntrack.Reply.Src, o.Conntrack.Reply.Dst)

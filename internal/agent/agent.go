@@ -29,6 +29,9 @@ import (
 // Runs.
 var ErrLost = errors.New("it is not known what became of it: docker netcheck history tells")
 
+// ErrElsewhere means that the engine's host is out of reach.
+var ErrElsewhere = fmt.Errorf("nothing can be done there with --agent %s", Never)
+
 // A Machine is the host of an engine: what can be read and changed there. Its methods are those of host
 // and remediate, with their errors; they are not for use side by side.
 type Machine interface {

@@ -28,7 +28,7 @@ func (l *local) facts() remediate.Facts { return host.Facts(host.EngineFacts(l.d
 // here refuses to change a host that is not the engine's.
 func (l *local) here() error {
 	if l.place.Elsewhere != "" {
-		return fmt.Errorf("%s: nothing can be done there with --agent %s", l.place.Elsewhere, Never)
+		return fmt.Errorf("%s: %w", l.place.Elsewhere, ErrElsewhere)
 	}
 	return nil
 }

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net/netip"
 	"slices"
 	"strconv"
@@ -206,6 +207,7 @@ var sentinels = map[string]error{
 	"canceled":     context.Canceled,
 	"timeout":      context.DeadlineExceeded,
 	"no probe":     probe.ErrRefused,
+	"permission":   fs.ErrPermission,
 }
 
 // failureOf is nil for no error.

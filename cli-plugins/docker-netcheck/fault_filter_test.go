@@ -52,7 +52,7 @@ iptables -S FORWARD | grep -E -- '-o docker0|-i docker0' | sed 's/^-A/-D/' | whi
 	{name: "nft-netdev-ingress-drop", inject: `nft 'add table netdev fw; add chain netdev fw ing { type filter hook ingress device eth0 priority 0; }; add rule netdev fw ing tcp dport 80 drop'`,
 		way: "in", check: "path", object: `nft netdev fw ing handle \d+: tcp dport 80 drop`, fixed: true, allow: "open"},
 	{name: "nft-bridge-drop", more: peerOf, inject: `nft 'add table bridge nb; add chain bridge nb cf { type filter hook forward priority 0; policy drop; }'`, args: toWeb,
-		way: "peer", check: "path", object: `nft bridge nb cf policy drop`, fixed: true, allow: "open"},
+		way: "peer", check: "path", object: `nft bridge nb cf policy drop`},
 	{name: "masquerade-missing", inject: `iptables -t nat -D POSTROUTING -s 172.17.0.0/16 ! -o docker0 -j MASQUERADE`,
 		way: "out", check: "masquerade", object: `iptables nat POSTROUTING: missing -s 172\.17\.0\.0/16 ! -o docker0 -j MASQUERADE`, fixed: true},
 	{name: "snat-wrong-address", inject: `iptables -t nat -I POSTROUTING 1 -s 172.17.0.0/16 -o eth0 -j SNAT --to-source 198.51.100.77`,

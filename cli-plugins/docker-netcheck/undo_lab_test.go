@@ -227,21 +227,26 @@ func halfAPlan(b *bench) {
 
 // foreignRules has rules and policies of somebody else in the way, of each kind, in one or both directions.
 func foreignRules(b *bench) {
-	for _, c := range []struct{ add, remove string }{
-		{"iptables -I DOCKER-USER -j DROP", "iptables -D DOCKER-USER -j DROP"},
-		{"iptables-legacy -P FORWARD DROP", "iptables-legacy -P FORWARD ACCEPT"},
-		{"nft 'add table inet x; add chain inet x forward { type filter hook forward priority 0; policy drop; }'", "nft delete table inet x"},
-		{`nft 'add table inet x; add chain inet x forward { type filter hook forward priority 0; }; add rule inet x forward tcp dport 22 accept; add rule inet x forward iifname "eth0" counter drop'`, "nft delete table inet x"},
-		{"iptables -t raw -A PREROUTING -p tcp -j DROP", "iptables -t raw -D PREROUTING -p tcp -j DROP"},
-		{"nft 'add table ip x; add chain ip x pre { type filter hook prerouting priority -150; policy drop; }'", "nft delete table ip x"},
-		{`nft 'add table netdev x; add chain netdev x i { type filter hook ingress device eth0 priority 0; }; add rule netdev x i udp dport 53 accept; add rule netdev x i ip protocol tcp counter drop; add rule netdev x i counter accept'`, "nft delete table netdev x"},
+	// What also stops the replies to all that the host sends is opened for the port alone.
+	port := []string{"--port", "80/tcp"}
+	for _, c := range []struct {
+		add, remove string
+		options     []string
+	}{
+		{"iptables -I DOCKER-USER -j DROP", "iptables -D DOCKER-USER -j DROP", nil},
+		{"iptables-legacy -P FORWARD DROP", "iptables-legacy -P FORWARD ACCEPT", nil},
+		{"nft 'add table inet x; add chain inet x forward { type filter hook forward priority 0; policy drop; }'", "nft delete table inet x", nil},
+		{`nft 'add table inet x; add chain inet x forward { type filter hook forward priority 0; }; add rule inet x forward tcp dport 22 accept; add rule inet x forward iifname "eth0" counter drop'`, "nft delete table inet x", nil},
+		{"iptables -t raw -A PREROUTING -p tcp -j DROP", "iptables -t raw -D PREROUTING -p tcp -j DROP", port},
+		{"nft 'add table ip x; add chain ip x pre { type filter hook prerouting priority -150; policy drop; }'", "nft delete table ip x", port},
+		{`nft 'add table netdev x; add chain netdev x i { type filter hook ingress device eth0 priority 0; }; add rule netdev x i udp dport 53 accept; add rule netdev x i ip protocol tcp counter drop; add rule netdev x i counter accept'`, "nft delete table netdev x", port},
 	} {
 		b.sh(c.add)
 		broken := b.state()
-		if report, exit := b.netcheck("--fix", "--yes", "web"); exit != 1 || report.Fix == nil || report.Fix.Changed || len(report.Fix.Refused) == 0 {
+		if report, exit := b.netcheck(append(c.options, "--fix", "--yes", "web")...); exit != 1 || report.Fix == nil || report.Fix.Changed || len(report.Fix.Refused) == 0 {
 			b.t.Errorf("%s: without --allow open: exit status %d, %s", c.add, exit, jsonOf(report.Fix))
 		}
-		report, exit := b.netcheck("--fix", "--yes", "--allow", "open", "web")
+		report, exit := b.netcheck(append(c.options, "--fix", "--yes", "--allow", "open", "web")...)
 		if exit != 0 || report.Fix == nil || !report.Fix.Changed {
 			b.t.Errorf("%s: exit status %d, %s\n%s%s", c.add, exit, refusedIn(report), b.stderr, b.text(nil))
 		} else {

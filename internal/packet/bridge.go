@@ -40,26 +40,36 @@ func (w *walker) intoBridge(n *netns, bridge *link, p *skb) end {
 	return w.cross(inside, p)
 }
 
-// Where br_netfilter calls the IP hooks among the bridge family's: NF_BR_PRI_BRNF, at forward one before it. At
-// postrouting they come last.
-const (
-	bridgePrerouting = 0
-	bridgeForward    = -1
-	bridgeLast       = 1 << 31
-)
+// A priorities is the range in which br_netfilter may call the IP hooks among the bridge family's chains.
+type priorities struct{ first, last int }
+
+// bridgePrerouting is NF_BR_PRI_BRNF. At postrouting the IP hooks come last.
+var bridgePrerouting = priorities{0, 0}
+
+// bridgeForward is where they are at forward: one before NF_BR_PRI_BRNF, since Linux 6.7 there itself, and in
+// distributors' older kernels either.
+func (x *Index) bridgeForward() priorities {
+	var major, minor int
+	fmt.Sscanf(x.snap.Kernel, "%d.%d", &major, &minor)
+	if major > 6 || major == 6 && minor >= 7 {
+		return priorities{0, 0}
+	}
+	return priorities{-1, 0}
+}
 
 // bridgeHooks sends the packet through the bridge family's hooks.
 func (w *walker) bridgeHooks(n *netns, p *skb, in, out *link, hooks ...string) {
 	for _, hook := range hooks {
-		w.bridgeHook(n, p, in, out, hook, bridgeLast, nil)
+		w.bridgeHook(n, p, in, out, hook, priorities{}, nil)
 	}
 }
 
-// bridgeHook sends the packet through one, with what is called in its midst, after the chains before at.
-func (w *walker) bridgeHook(n *netns, p *skb, in, out *link, hook string, at int, midst func()) {
+// bridgeHook sends the packet through one, with what is called in its midst, between the chains before and
+// behind at.
+func (w *walker) bridgeHook(n *netns, p *skb, in, out *link, hook string, at priorities, midst func()) {
 	bases := w.bases(n, "bridge", hook)
 	for _, b := range bases {
-		if midst != nil && b.priority > at { // of equal ones, what was registered later comes first
+		if midst != nil && (b.priority > at.last || b.priority >= at.first && w.older(b)) {
 			midst()
 			midst = nil
 		}
@@ -72,6 +82,23 @@ func (w *walker) bridgeHook(n *netns, p *skb, in, out *link, hook string, at int
 	if midst != nil {
 		midst()
 	}
+}
+
+// older says whether a bridge chain at the priority of br_netfilter was registered before it, and so runs behind
+// it. Nothing tells; a chain without rules does the same at either place.
+func (w *walker) older(b *base) bool {
+	if b.count == 0 {
+		return false
+	}
+	older, asked := w.olderTables[b.table]
+	if !asked {
+		older = w.may()
+		if w.olderTables == nil {
+			w.olderTables = map[string]bool{}
+		}
+		w.olderTables[b.table] = older
+	}
+	return older
 }
 
 // behind returns the interface of a container on that bridge which has addr, or nil.
@@ -329,7 +356,7 @@ func (w *walker) relay(bridge, port, inside *link, next netip.Addr, p *skb) end 
 			w.pass(host, Accept, hookForward, p)
 		}
 	}
-	w.bridgeHook(host, p, port, to, hookForward, bridgeForward, first)
+	w.bridgeHook(host, p, port, to, hookForward, w.x.bridgeForward(), first)
 	w.bridgeHooks(host, p, nil, to, hookPostrouting)
 	if calls {
 		p.in, p.hook = nil, hookPostrouting // the kernel does not say where it came in

@@ -46,7 +46,7 @@ var mutants = []struct{ what, file, old, new string }{
 	// bridges and links
 	{"a bridge port has no egress hook", "bridge.go", "w.device(host, to, hookEgress, p)", "if !(BUG) {\n\t\tw.device(host, to, hookEgress, p)\n\t}"},
 	{"a bridge itself has no ingress hook", "bridge.go", "w.device(host, bridge, hookIngress, p)", "if !(BUG) {\n\t\tw.device(host, bridge, hookIngress, p)\n\t}"},
-	{"br_netfilter comes behind the bridge's own rules", "bridge.go", "if midst != nil && b.priority > at {", "if midst != nil && b.priority > at && !(BUG) {"},
+	{"br_netfilter comes behind the bridge's own rules", "bridge.go", "if midst != nil && (b.priority > at.last", "if midst != nil && !(BUG) && (b.priority > at.last"},
 	{"what is bridged says at postrouting where it came in", "bridge.go", "p.in, p.hook = nil, hookPostrouting", "if !(BUG) {\n\t\t\tp.in = nil\n\t\t}\n\t\tp.hook = hookPostrouting"},
 	{"isolated ports reach each other", "bridge.go", "from.Port.Isolated && to.Port.Isolated {", "from.Port.Isolated && to.Port.Isolated && !(BUG) {"},
 	{"hairpin is always on", "bridge.go", "from.Port != nil && !from.Port.Hairpin {", "from.Port != nil && !from.Port.Hairpin && !(BUG) {"},

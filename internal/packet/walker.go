@@ -21,8 +21,9 @@ type walker struct {
 	reply       bool // the way back
 	later       bool // a packet after the first
 	goal        *goal
-	outside     bool   // the goal is the world
-	legacyFirst answer // maybe: asked and denied
+	outside     bool            // the goal is the world
+	legacyFirst answer          // maybe: asked and denied
+	olderTables map[string]bool // of the bridge family, than br_netfilter
 	depth       int
 	bound       *rule // that translated the packet last
 	blinded     map[blindKey]bool

@@ -323,14 +323,22 @@ func (w *walker) up(bridge, port *link, p *skb, was tuple) end {
 }
 
 // bridgedDNAT sends on a packet that the IP hooks of a bridge translated to an address on the same bridge:
-// it is bridged, not routed, and needs no forwarding. Source: br_nf_pre_routing_finish.
+// it is bridged, not routed. Of IPv4 it needs forwarding all the same: without it the routing decision, made as
+// for any packet, is unreachable, and the packet goes up to the bridge to be lost. Source: br_nf_pre_routing_finish,
+// whose exception for what is bridged was never reached since Linux 3.6.
 func (w *walker) bridgedDNAT(n *netns, bridge *link, p *skb) (end, bool) {
 	d := n.fib(p.family).lookup(w, flow{src: p.src, dst: p.dst, iif: bridge, mark: p.mark, proto: p.proto, sport: p.sport, dport: p.dport, tos: p.tos(), uid: -1})
 	if !d.found() || d.local() || d.out != bridge {
 		return end{}, false
 	}
-	if on, known := n.conf(p.family, bridge.Name, "forwarding"); p.family == netstate.IPv4 && (on > 0 || !known) {
+	if p.family == netstate.IPv4 {
 		w.martian4(n, bridge, p)
+		if on, known := n.conf(p.family, bridge.Name, "forwarding"); on == 0 && known {
+			w.bridgeHooks(n, p, p.physIn, bridge, hookInput)
+			w.device(n, bridge, hookIngress, p)
+		}
+		w.needs(n, Route, netstate.Sysctls, 0, "sysctls")
+		w.forwarding(n, bridge, p)
 		w.validateSource(n, bridge, bridge, p)
 	}
 	inside := w.behind(bridge, d.gateway)

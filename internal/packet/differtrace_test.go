@@ -239,6 +239,7 @@ func (w *world) readCounters(family int, prefix, table string, all map[string]ui
 	}
 	for from := 0; from < size; {
 		entry := data[from:]
+		behind := from + int(order.Uint16(entry[at.next:]))
 		target := entry[order.Uint16(entry[at.target:]):]
 		name, _, _ := strings.Cut(string(target[2:31]), "\x00")
 		if hook := hooks[from]; hook != "" {
@@ -255,12 +256,13 @@ func (w *world) readCounters(family int, prefix, table string, all map[string]ui
 			if underflow[from] {
 				last = prefix + chain + " policy"
 			}
-			switch name {
-			case "", "REJECT", "DNAT", "SNAT", "MASQUERADE", "REDIRECT":
+			switch {
+			case name == "" && int(order.Uint32(target[32:])) == behind: // a rule without a target goes on
+			case slices.Contains([]string{"", "REJECT", "DNAT", "SNAT", "MASQUERADE", "REDIRECT"}, name):
 				all[last] = order.Uint64(entry[at.counters:])
 			}
 		}
-		from += int(order.Uint16(entry[at.next:]))
+		from = behind
 	}
 }
 

@@ -255,7 +255,7 @@ func (m *machine) step(e netstate.NftExpr) (outcome, verdict) {
 	case *netstate.NftReject:
 		return ended, verdict{code: rejectIt, why: rejectWords(e)}
 	case *netstate.NftNotrack:
-		if m.p.ct == nil && m.p.state == 0 {
+		if m.p.ct == nil && m.p.state != ctUntracked { // not seen yet, or invalid
 			m.p.state = ctUntracked
 			return next, verdict{did: "keeps it from connection tracking"}
 		}

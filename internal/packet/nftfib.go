@@ -98,13 +98,30 @@ func (m *machine) fib(e *netstate.NftFib) outcome {
 	if !d.found() || d.local() || d.out == nil {
 		return answer(nil)
 	}
+	if p.family == netstate.IPv6 && dev != nil && d.mixed(dev) {
+		// Which of several hops it looks at is up to a hash or to the hop that had its turn, by kernel.
+		switch {
+		case e.Present:
+			return m.unknown(e.Dreg, 1)
+		case e.Result == "oifname":
+			return m.unknown(e.Dreg, 16)
+		}
+		return m.unknown(e.Dreg, 4)
+	}
 	if dev == nil || d.out == dev {
 		return answer(d.out)
 	}
-	for _, hop := range d.others {
-		if hop.Dev == dev.Name {
-			return answer(dev)
-		}
+	if !slices.ContainsFunc(d.others, func(h netstate.RouteHop) bool { return h.Dev == dev.Name }) {
+		return answer(nil)
 	}
-	return answer(nil)
+	return answer(dev)
+}
+
+// mixed says whether some hops of the route lead over dev and others do not.
+func (d decision) mixed(dev *link) bool {
+	over, not := d.out == dev, d.out != dev
+	for _, hop := range d.others {
+		over, not = over || hop.Dev == dev.Name, not || hop.Dev != dev.Name
+	}
+	return over && not
 }

@@ -111,9 +111,9 @@ type decision struct {
 	rule      *netstate.Rule  // that led to it, or that refused; nil: no rule but the standard ones
 	hop       netstate.RouteHop
 	out       *link
-	gateway   netip.Addr // the next hop; the destination itself where it is on link
-	others    []netstate.RouteHop
-	forbidden string // "blackhole", "unreachable", "prohibit"
+	gateway   netip.Addr          // the next hop; the destination itself where it is on link
+	others    []netstate.RouteHop // that it may take as well; the chosen hop may be among them
+	forbidden string              // "blackhole", "unreachable", "prohibit"
 }
 
 func (d *decision) found() bool { return d.route != nil && d.forbidden == "" }
@@ -316,8 +316,8 @@ func (f *fib) usable(w *walker, q flow, route *netstate.Route) (decision, bool) 
 		return decision{}, false
 	}
 	d.use(f.ns, q, good[0])
-	d.others = good[1:]
 	if len(good) > 1 {
+		d.others = good // the one that is used included
 		for _, hop := range good[1:] {
 			if w.may() {
 				d.use(f.ns, q, hop)

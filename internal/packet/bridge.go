@@ -286,6 +286,9 @@ func (w *walker) fromPort(bridge, port *link, next netip.Addr, p *skb) end {
 			p.in, p.out, p.hook = bridge, nil, hookPrerouting
 			w.bound = nil
 			w.pass(host, DNAT, hookPrerouting, p)
+			if p.family == netstate.IPv6 && p.dst != was.dst {
+				w.refused6(host, bridge, p)
+			}
 		}
 	}
 	w.bridgeHook(host, p, port, nil, hookPrerouting, bridgePrerouting, first)
@@ -320,6 +323,16 @@ func (w *walker) up(bridge, port *link, p *skb, was tuple) end {
 	}
 	w.admit6(host, bridge, p)
 	return w.routed(host, bridge, p, was)
+}
+
+// refused6 is what becomes at once of a translated packet of IPv6 that has no way: the bridge's later chains do
+// not see it. Source: br_nf_pre_routing_finish_ipv6.
+func (w *walker) refused6(n *netns, bridge *link, p *skb) {
+	w.loopback6(n, bridge, p)
+	d := n.fib(p.family).lookup(w, flow{src: p.src, dst: p.dst, iif: bridge, mark: p.mark, proto: p.proto, sport: p.sport, dport: p.dport, tos: p.tos(), uid: -1})
+	if !d.found() && !d.local() {
+		w.noRoute(n, p, d)
+	}
 }
 
 // bridgedDNAT sends on a packet that the IP hooks of a bridge translated to an address on the same bridge:

@@ -51,7 +51,7 @@ var mutants = []struct{ what, file, old, new string }{
 	{"isolated ports reach each other", "bridge.go", "from.Port.Isolated && to.Port.Isolated {", "from.Port.Isolated && to.Port.Isolated && !(BUG) {"},
 	{"hairpin is always on", "bridge.go", "from.Port != nil && !from.Port.Hairpin {", "from.Port != nil && !from.Port.Hairpin && !(BUG) {"},
 	// routing
-	{"::1 may come in after translation", "route.go", "} else if loopback(p.dst) && !dev.Loopback {", "} else if loopback(p.dst) && !dev.Loopback && !(BUG) {"},
+	{"::1 may come in after translation", "route.go", "if loopback(p.dst) && !dev.Loopback {", "if loopback(p.dst) && !dev.Loopback && !(BUG) {"},
 	{"what output reroutes is lost only behind its filter", "hook.go", "if hook == hookOutput && p.dst != before.dst {", "if hook == hookOutput && p.dst != before.dst && BUG {\n\t\twas := w.trace.Stops\n\t\tw.reroute(n, p)\n\t\tw.trace.Stops = was\n\t} else if hook == hookOutput && p.dst != before.dst {"},
 	{"rp_filter of the link alone counts", "netns.go", "return max(all, own)", "if BUG {\n\t\treturn own\n\t}\n\treturn max(all, own)"},
 	{"a loose rp_filter is strict", "route.go", "if mode == 1 {", "if mode == 1 || BUG && mode > 0 {"},

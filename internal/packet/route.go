@@ -14,10 +14,8 @@ func (w *walker) routeIn(n *netns, dev *link, p *skb) decision {
 	w.needs(n, Route, netstate.Sysctls, 0, "sysctls")
 	if p.family == netstate.IPv4 {
 		w.martian4(n, dev, p)
-	} else if loopback(p.dst) && !dev.Loopback {
-		// Source: rt6_need_strict. There is no route_localnet of IPv6: a reply that was translated back to ::1 is lost.
-		w.stop(Stop{Hop: Route, Kind: Martian, Object: "link " + dev.Name, Verdict: Drop,
-			Why: "the kernel takes no packet to ::1 on any link but lo, translated or not"}, n)
+	} else {
+		w.loopback6(n, dev, p)
 	}
 	f := n.fib(p.family)
 	d := f.lookup(w, flow{src: p.src, dst: p.dst, iif: dev, mark: p.mark, proto: p.proto, sport: p.sport, dport: p.dport,
@@ -45,6 +43,15 @@ func (w *walker) routeIn(n *netns, dev *link, p *skb) decision {
 			Why: "a packet from a link-local address is not forwarded"}, n)
 	}
 	return d
+}
+
+// loopback6 refuses a packet to ::1 that came in by another link than lo.
+func (w *walker) loopback6(n *netns, dev *link, p *skb) {
+	if loopback(p.dst) && !dev.Loopback {
+		// Source: rt6_need_strict. There is no route_localnet of IPv6: a reply that was translated back to ::1 is lost.
+		w.stop(Stop{Hop: Route, Kind: Martian, Object: "link " + dev.Name, Verdict: Drop,
+			Why: "the kernel takes no packet to ::1 on any link but lo, translated or not"}, n)
+	}
 }
 
 func (p *skb) tos() uint8 {

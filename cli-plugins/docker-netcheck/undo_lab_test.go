@@ -188,10 +188,10 @@ while :; do read -r v <$f; [ "$v" = 0 ] || { i=0; while [ $i -lt 300 ]; do i=$((
 	}
 }
 
-// A cause for which there is no fix: the rule's own set could not be put back.
+// A cause for which there is no fix: no policy is set for the sake of one container.
 const (
-	hopelessly = "nft 'add table netdev x; add chain netdev x i { type filter hook ingress device eth0 priority 0; }; add rule netdev x i tcp dport { 80, 81 } drop'"
-	hopefully  = "nft delete table netdev x"
+	hopelessly = "nft 'add table bridge x; add chain bridge x o { type filter hook output priority 0; policy drop; }'"
+	hopefully  = "nft delete table bridge x"
 )
 
 // halfAPlan breaks the host twice: once so that it can be put right, and once by a rule of somebody else.

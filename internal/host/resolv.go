@@ -32,13 +32,23 @@ func (c *collection) startResolvConf(id string, pid int) {
 func (c *collection) finishResolvConf() {
 	for id, read := range c.resolv {
 		select {
-		case lines := <-read:
-			if kept := c.s.Container(id); kept != nil {
-				kept.ResolvConf = lines
-			}
 		case <-c.ctx.Done():
+		case lines := <-read:
+			c.keepResolvConf(id, lines)
+			continue
+		}
+		select {
+		case lines := <-read: // it was there in time
+			c.keepResolvConf(id, lines)
+		default:
 			c.lacks(netstate.Key{Part: netstate.Files, Container: id}, "not read in time")
 		}
+	}
+}
+
+func (c *collection) keepResolvConf(id string, lines []string) {
+	if kept := c.s.Container(id); kept != nil {
+		kept.ResolvConf = lines
 	}
 }
 

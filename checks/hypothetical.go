@@ -14,7 +14,7 @@ const hypotheticalID = "hypothetical"
 // Hypothetical returns the host as it would be if a container without a name ran in the default network and
 // published 80/tcp: its link, its namespace, and the rules that the engine would make for it. All else is as
 // it was read, so whatever stops that container's packets would stop any. There is none, and a reason, where
-// no network is there for it, or its engine's rules cannot be computed.
+// no network is there for it or none of its addresses is free, or its engine's rules cannot be computed.
 func Hypothetical(s *netstate.Snapshot) (*netstate.Snapshot, string) {
 	network := defaultNetwork(s)
 	if network == nil {
@@ -23,7 +23,11 @@ func Hypothetical(s *netstate.Snapshot) (*netstate.Snapshot, string) {
 	after := *s
 	subnet, _ := network.Subnet(netstate.IPv4)
 	subnet.Gateway = gatewayOf(s, network, subnet)
-	addr := netip.PrefixFrom(freeAddr(network, subnet), subnet.Prefix.Bits())
+	free := freeAddr(network, subnet)
+	if !free.IsValid() {
+		return nil, "the network " + network.Name + " has no free address for a container"
+	}
+	addr := netip.PrefixFrom(free, subnet.Prefix.Bits())
 	c := netstate.Container{
 		ID: hypotheticalID, Status: "running", Running: true, NetworkMode: "default",
 		Published: []netstate.Binding{{Port: netstate.Port{Number: 80, Proto: "tcp"}, Host: netip.IPv4Unspecified(), HostPort: freePort(s)}},
@@ -75,13 +79,15 @@ func gatewayOf(s *netstate.Snapshot, n *netstate.Network, subnet netstate.Subnet
 	return subnet.Gateway
 }
 
-// freeAddr returns the highest address of the subnet that nobody has.
+// freeAddr returns the highest address of the subnet that nobody has, or the zero Addr: it is full.
 func freeAddr(n *netstate.Network, subnet netstate.Subnet) netip.Addr {
-	addr := broadcast(subnet.Prefix).Prev()
-	for addr == subnet.Gateway || slices.ContainsFunc(n.Members, func(m netstate.Member) bool { return m.IPv4.Addr() == addr }) {
-		addr = addr.Prev()
+	first := subnet.Prefix.Masked().Addr() // nobody's
+	for addr := broadcast(subnet.Prefix).Prev(); first.Less(addr); addr = addr.Prev() {
+		if addr != subnet.Gateway && !slices.ContainsFunc(n.Members, func(m netstate.Member) bool { return m.IPv4.Addr() == addr }) {
+			return addr
+		}
 	}
-	return addr
+	return netip.Addr{}
 }
 
 // freePort returns a host port that nothing holds.

@@ -14,6 +14,7 @@ import (
 	"github.com/docker-netcheck/docker-netcheck/checks"
 	"github.com/docker-netcheck/docker-netcheck/internal/netstate"
 	"github.com/docker-netcheck/docker-netcheck/internal/netstate/fixture"
+	"github.com/docker-netcheck/docker-netcheck/remediate"
 )
 
 // FuzzDecode says that whatever is read can be judged, redacted, saved and read again: no document ends the
@@ -201,7 +202,37 @@ func judgeAll(t testing.TB, s *netstate.Snapshot) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		checks.Judge(checks.Suite, checks.NewHost(s), targets[:min(8, len(targets))])
+		judged(t, s, targets)
+	}
+	for _, c := range s.Containers[:min(2, len(s.Containers))] {
+		targets, _, err := checks.Targets(s, checks.Ask{ToName: c.ID})
+		if err == nil {
+			judged(t, s, targets)
+		}
+	}
+	if any, _ := checks.Hypothetical(s); any != nil {
+		targets, _, err := checks.Targets(any, checks.Ask{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		judged(t, any, targets)
+	}
+}
+
+// judged judges a few targets, and does with the report what is done with one.
+func judged(t testing.TB, s *netstate.Snapshot, targets []netstate.Target) {
+	host := checks.NewHost(s)
+	report := checks.Judge(checks.Suite, host, targets[:min(8, len(targets))])
+	checks.LeftOvers(host, report)
+	fixes, _ := report.Fixes(checks.Consent{Open: true, Disrupt: true, Partial: true})
+	for _, fix := range fixes {
+		if len(fix.Steps)+len(fix.Persist) == 0 {
+			t.Errorf("the fix %q does nothing", fix.Title)
+		}
+	}
+	if plan, err := remediate.NewPlan(fixes, true); err == nil {
+		plan.Diff()
+		report.Fleeting(plan)
 	}
 }
 

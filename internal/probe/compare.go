@@ -1,8 +1,6 @@
 package probe
 
 import (
-	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -330,23 +328,4 @@ func (o *Observation) ended() string {
 		text += "; it was about to leave the machine by " + strings.Join(o.Left, ", ")
 	}
 	return text
-}
-
-// Live proves a walk with one live connection: NewRequest, Observe and Compare in one. Where no probe is
-// made the observation is nil and the verdict says why. The error is this program's or machine's. http
-// sends a request once the connection is made (see Request.HTTP).
-func Live(ctx context.Context, s *netstate.Snapshot, trace *packet.Trace, http bool) (Verdict, *Observation, error) {
-	var o *Observation
-	r, err := NewRequest(s, trace.Target, trace.Uplink)
-	if err == nil {
-		r.HTTP = http
-		o, err = Observe(ctx, r)
-	}
-	switch {
-	case errors.Is(err, ErrRefused):
-		return Refusal(err), nil, nil
-	case err != nil:
-		return Verdict{}, nil, err
-	}
-	return Compare(trace, o), o, nil
 }

@@ -22,7 +22,13 @@ var (
 
 	// narrow finds an address or a port that a rule is about, and not all others but that one.
 	narrow = regexp.MustCompile(`(^|[^! ] )(-d|-s|--dports?|--sports?) |(saddr|daddr|dport|sport) [^!]`)
+
+	// words finds what a rule says and does not ask: comments, and what it logs.
+	words = regexp.MustCompile(`(--comment )?"(?:\\.|[^"\\])*"|--comment \S+`)
 )
+
+// asks returns a rule's text, or its object, without what may read like a condition and is none.
+func asks(rule string) string { return words.ReplaceAllString(rule, "") }
 
 // ruleParts returns the command or family, table, chain, number and text in an object that is a rule or policy of
 // the host itself, and the kind of its steps; kind is "" for any other object.
@@ -58,7 +64,7 @@ func openFix(h *Host, t netstate.Target, stop packet.Stop) *remediate.Fix {
 		fix.Title = fmt.Sprintf("accept the traffic of %s in %s", Name(t), part[3])
 		after = slices.Insert(slices.Clone(rules), at, accepts...)
 	} else {
-		if stop.Kind != packet.Filter || stop.Owner != "yours" || !narrow.MatchString(part[5]) || strings.Contains(part[5], "{") {
+		if stop.Kind != packet.Filter || stop.Owner != "yours" || !narrow.MatchString(asks(part[5])) || strings.Contains(part[5], "{") {
 			return nil // its owner would bring it back, it keeps out more than this, or a set of its own would not come back
 		}
 		fix.Title = fmt.Sprintf("take the rule out of %s that stops %s: all that it stops gets through", part[3], Name(t))
@@ -88,7 +94,7 @@ func acceptBefore(h *Host, t netstate.Target, stop packet.Stop, before []string)
 	case (via == "local" || via == "docker-proxy") && stop.Hop.Place() == packet.Accept, stop.Hop.Place() == packet.Uplink:
 		return accepts // either direction has its own chain
 	}
-	if policy && !stop.Hop.IsReply() || !policy && !oneDirection.MatchString(stop.Object) {
+	if policy && !stop.Hop.IsReply() || !policy && !oneDirection.MatchString(asks(stop.Object)) {
 		back := stop.Hop.Reply()
 		if stop.Hop.IsReply() {
 			back = stop.Hop.Place()
@@ -110,16 +116,16 @@ func takeOut(object string) string {
 	if kind == "" || part[4] == "" {
 		return ""
 	}
-	words := []string{"nft", "delete", "rule", part[1], part[2], part[3], "handle", part[4]}
+	command := []string{"nft", "delete", "rule", part[1], part[2], part[3], "handle", part[4]}
 	if kind == "iptables" { // by its text: meanwhile another rule may have its number
-		words = append([]string{part[1], "-t", part[2], "-D", part[3]}, dockerd.Words(part[5])...)
+		command = append([]string{part[1], "-t", part[2], "-D", part[3]}, dockerd.Words(part[5])...)
 	}
-	for i, word := range words {
+	for i, word := range command {
 		if word != "!" && (word == "" || strings.Trim(word, plain) != "") {
-			words[i] = "'" + strings.ReplaceAll(word, "'", `'\''`) + "'"
+			command[i] = "'" + strings.ReplaceAll(word, "'", `'\''`) + "'"
 		}
 	}
-	return strings.Join(words, " ")
+	return strings.Join(command, " ")
 }
 
 // plain is what no shell takes for more than it is.

@@ -63,6 +63,15 @@ func TestOpenFixOpensNoMore(t *testing.T) {
 			packet.Stop{Hop: packet.Accept, Kind: packet.Filter, Object: "iptables filter INPUT 1: -i ext0 -j DROP", Owner: "yours"}, "", ""},
 		{"a rule for all but some", "ACCEPT", []string{"! -s 192.0.2.0/24 -j DROP"},
 			packet.Stop{Hop: packet.Accept, Kind: packet.Filter, Object: "iptables filter INPUT 1: ! -s 192.0.2.0/24 -j DROP", Owner: "yours"}, "", ""},
+		{"a rule for all whose comment is not", "ACCEPT", []string{`-i ext0 -m comment --comment "not -d \"x\" -d y" -j DROP`},
+			packet.Stop{Hop: packet.Accept, Kind: packet.Filter, Object: `iptables filter INPUT 1: -i ext0 -m comment --comment "not -d \"x\" -d y" -j DROP`, Owner: "yours"}, "", ""},
+		{"a rule for all whose comment is one word", "ACCEPT", []string{"-m comment --comment --dport -j DROP"},
+			packet.Stop{Hop: packet.Accept, Kind: packet.Filter, Object: "iptables filter INPUT 1: -m comment --comment --dport -j DROP", Owner: "yours"}, "", ""},
+		{"a rule for both directions whose comment is for one", "ACCEPT", []string{`-m comment --comment "by -i eth9 alone" -j DROP`},
+			packet.Stop{Hop: packet.Accept, Kind: packet.Filter, Object: `iptables filter INPUT 1: -m comment --comment "by -i eth9 alone" -j DROP`, Owner: "yours"}, "forward",
+			"^\n-d 192.0.2.2/32 ! -i brA -o brA -p tcp -m tcp --dport 80 -j ACCEPT\n" +
+				"-s 192.0.2.2/32 -i brA ! -o brA -p tcp -m tcp --sport 80 -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT\n" +
+				`-m comment --comment "by -i eth9 alone" -j DROP`},
 		{"a narrow rule", "ACCEPT", []string{"-p tcp -m tcp --dport 8080 -j DROP"},
 			packet.Stop{Hop: packet.Accept, Kind: packet.Filter, Object: "iptables filter INPUT 1: -p tcp -m tcp --dport 8080 -j DROP", Owner: "yours"}, "", "^\n$"},
 		{"a narrow rule of a program", "ACCEPT", []string{"-p tcp -m tcp --dport 8080 -j DROP"},

@@ -55,13 +55,13 @@ func (h *Host) keptApart(t netstate.Target) []Finding {
 	for _, e := range c.Endpoints {
 		if slices.ContainsFunc(peer.Endpoints, func(p netstate.Endpoint) bool { return p.NetworkID == e.NetworkID }) {
 			finding.Problem = fmt.Sprintf("the network %s does not let its containers talk to each other (icc is off)", e.Network)
-			finding.Advice = fmt.Sprintf("put both into a network of their own: docker network create NAME, docker network connect NAME %s, docker network connect NAME %s", c.Name, peer.Name)
+			finding.Advice = fmt.Sprintf("put both into a network of their own: docker network create NAME, docker network connect NAME %s, docker network connect NAME %s", arg(c.Name), arg(peer.Name))
 			return []Finding{finding}
 		}
 	}
 	finding.Problem = fmt.Sprintf("%s and %s share no network, and Docker keeps networks apart", c.Name, peer.Name)
 	if len(peer.Endpoints) > 0 {
-		finding.Advice = fmt.Sprintf("docker network connect %s %s, or the other way round", peer.Endpoints[0].Network, c.Name)
+		finding.Advice = fmt.Sprintf("docker network connect %s %s, or the other way round", arg(peer.Endpoints[0].Network), arg(c.Name))
 	}
 	return []Finding{finding}
 }

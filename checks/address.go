@@ -31,7 +31,7 @@ func twice(h *Host, t netstate.Target) []Finding {
 				text := fmt.Sprintf("addr %s dev %s", a.Prefix, a.Link)
 				return []Finding{{Object: text + " in container " + other.Name, At: packet.Container, Warning: true, Evidence: []string{text},
 					Problem: fmt.Sprintf("%s has the address of %s as well: which of them is met is luck", other.Name, c.Name),
-					Advice:  fmt.Sprintf("docker restart %s; look for what gives it that address", other.Name)}}
+					Advice:  fmt.Sprintf("docker restart %s; look for what gives it that address", arg(other.Name))}}
 			}
 		}
 	}

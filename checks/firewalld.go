@@ -72,7 +72,7 @@ starts after the engine takes the engine's iptables rules away and knows nothing
 			}
 			finding.Object = "firewalld zone " + name
 			finding.Problem = fmt.Sprintf("docker-proxy serves this client, and firewalld's zone %s does not let it in", name)
-			finding.Advice = fmt.Sprintf("firewall-cmd --zone=%s --add-port=%d/%s", name, t.Host.Port(), t.Port.Proto)
+			finding.Advice = fmt.Sprintf("firewall-cmd --zone=%s --add-port=%d/%s", arg(name), t.Host.Port(), t.Port.Proto)
 		default:
 			return nil // a rule of firewalld's that is no matter of zones: path names it
 		}

@@ -30,7 +30,7 @@ itself, through docker-proxy.`,
 			finding.Hits = hits(h, t, "")
 			finding.SetBy = setBy(h.Snapshot, name)
 			if finding.Fix == nil {
-				finding.Advice = "sysctl -w " + name + "=1"
+				finding.Advice = "sysctl -w " + arg(name+"=1")
 			}
 			findings = append(findings, finding)
 		}

@@ -62,7 +62,7 @@ func wrongGateway(h *Host, t netstate.Target) []Finding {
 		object := fmt.Sprintf("route default via %s dev %s", by, r.Hops[0].Dev)
 		return []Finding{{Object: object + " in container " + c.Name, At: packet.Container, Evidence: []string{object},
 			Problem:  fmt.Sprintf("the container's default route leads by %s, its network's gateway is %s", by, right),
-			Advice:   "docker restart " + c.Name + "; look for what changes routes in it (VPN, entrypoint)",
+			Advice:   "docker restart " + arg(c.Name) + "; look for what changes routes in it (VPN, entrypoint)",
 			explains: explains}}
 	}
 	return nil

@@ -16,15 +16,15 @@ func taken(h *Host, t netstate.Target, c *netstate.Container, f *Finding) bool {
 	f.explains = []string{f.Object}
 	f.Evidence = []string{"State.Error = " + c.Error}
 	f.Problem = fmt.Sprintf("the host port %d/%s is taken", t.Host.Port(), t.Port.Proto)
-	f.Advice = fmt.Sprintf("find out who holds it, free it, then docker start %s", c.Name)
+	f.Advice = fmt.Sprintf("find out who holds it, free it, then docker start %s", arg(c.Name))
 	if socket := holder(h, t); socket != nil {
 		text := strings.TrimSpace(fmt.Sprintf("socket %s %s", socket.Local, socket.Program))
 		f.Object, f.explains = text, append(f.explains, "container "+c.Name)
 		f.Evidence = append(f.Evidence, fmt.Sprintf("%s %s, process %d", socket.State, text, socket.PID))
 		f.Problem = fmt.Sprintf("the host port %d/%s is held by %s", t.Host.Port(), t.Port.Proto, orProgram(socket.Program))
-		f.Advice = fmt.Sprintf("stop %s or move it to another port, then docker start %s", orProgram(socket.Program), c.Name)
+		f.Advice = fmt.Sprintf("stop %s or move it to another port, then docker start %s", orProgram(socket.Program), arg(c.Name))
 		if socket.State != "listen" && socket.State != "unconnected" {
-			f.Advice = fmt.Sprintf("docker start %s once that connection has ended; publish a port outside of net.ipv4.ip_local_port_range, or list it in net.ipv4.ip_local_reserved_ports", c.Name)
+			f.Advice = fmt.Sprintf("docker start %s once that connection has ended; publish a port outside of net.ipv4.ip_local_port_range, or list it in net.ipv4.ip_local_reserved_ports", arg(c.Name))
 		}
 	}
 	for _, proxy := range h.Proxies {
@@ -34,10 +34,10 @@ func taken(h *Host, t netstate.Target, c *netstate.Container, f *Finding) bool {
 		if other := memberWith(h, proxy.Container.Addr()); other != "" {
 			f.Object = "container " + other
 			f.Problem = fmt.Sprintf("the host port %d/%s is published by container %s", t.Host.Port(), t.Port.Proto, other)
-			f.Advice = fmt.Sprintf("docker stop %s, or publish another port; then docker start %s", other, c.Name)
+			f.Advice = fmt.Sprintf("docker stop %s, or publish another port; then docker start %s", arg(other), arg(c.Name))
 		} else {
 			f.Problem = fmt.Sprintf("the host port %d/%s is held by a docker-proxy for %s, which no container has", t.Host.Port(), t.Port.Proto, proxy.Container)
-			f.Advice = fmt.Sprintf("kill %d, then docker start %s", proxy.PID, c.Name)
+			f.Advice = fmt.Sprintf("kill %d, then docker start %s", proxy.PID, arg(c.Name))
 		}
 	}
 	return true

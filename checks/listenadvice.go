@@ -19,7 +19,7 @@ func listenAdvice(h *Host, t netstate.Target, ns *netstate.Namespace, name strin
 			}
 		}
 	}
-	there := "nothing listens there yet: is the program still starting? docker logs " + name
+	there := "nothing listens there yet: is the program still starting? docker logs " + arg(name)
 	if len(open) > 0 {
 		there = "it listens on " + strings.Join(open, ", ")
 	}

@@ -91,7 +91,7 @@ func keptIn(h *Host, t netstate.Target) []Finding {
 		return nil
 	}
 	finding := Finding{Object: "container " + c.Name, At: packet.Container, Problem: why, Evidence: []string{"NetworkMode = " + c.NetworkMode},
-		Advice: "put it into a network that has a way out: docker network connect NETWORK " + c.Name}
+		Advice: "put it into a network that has a way out: docker network connect NETWORK " + arg(c.Name)}
 	for _, stop := range h.Walk(t).Stops {
 		finding.explains = append(finding.explains, stop.Object)
 	}

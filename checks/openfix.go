@@ -121,15 +121,10 @@ func takeOut(object string) string {
 		command = append([]string{part[1], "-t", part[2], "-D", part[3]}, dockerd.Words(part[5])...)
 	}
 	for i, word := range command {
-		if word != "!" && (word == "" || strings.Trim(word, plain) != "") {
-			command[i] = "'" + strings.ReplaceAll(word, "'", `'\''`) + "'"
-		}
+		command[i] = arg(word)
 	}
 	return strings.Join(command, " ")
 }
-
-// plain is what no shell takes for more than it is.
-const plain = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_@%+=:,./-"
 
 // rulesOf returns the rules of the chain that an object's parts name, and the place of the rule that they
 // name, which is the end for a policy and -1 if it is not there or says something else.

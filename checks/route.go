@@ -30,9 +30,10 @@ route get with from, iif and mark shows what the kernel does.`,
 			finding := found(stop)
 			switch {
 			case strings.HasSuffix(stop.Object, ".route_localnet"):
-				finding.Advice = "sysctl -w " + strings.TrimPrefix(stop.Object, "sysctl ") + "=1, or let the engine run docker-proxy (userland-proxy)"
+				finding.Advice = "sysctl -w " + arg(strings.TrimPrefix(stop.Object, "sysctl ")+"=1") + ", or let the engine run docker-proxy (userland-proxy)"
 			case strings.HasPrefix(stop.Object, "neigh "):
-				finding.Advice = "ip " + strings.Replace(stop.Object, "neigh ", "neigh del ", 1)
+				addr, link, _ := strings.Cut(strings.TrimPrefix(stop.Object, "neigh "), " dev ")
+				finding.Advice = "ip neigh del " + arg(addr) + " dev " + arg(link)
 			case stop.Kind == packet.WrongRoute || stop.Kind == packet.Unreachable:
 				finding.explains = refusedFor(h, t, stop.Object)
 				finding.Advice = "take it away if nothing else needs it, or give Docker's networks another subnet (default-address-pools, bip); " + ownRoute(h, t)

@@ -21,13 +21,13 @@ ended stands in its exit status, its error and docker logs.`,
 		switch {
 		case c.Paused:
 			finding.Problem = "the container is paused"
-			finding.Advice = "docker unpause " + c.Name
+			finding.Advice = "docker unpause " + arg(c.Name)
 		case c.Restarting:
 			finding.Problem = fmt.Sprintf("the container keeps restarting, its last exit status was %d", c.ExitCode)
-			finding.Advice = "docker logs " + c.Name
+			finding.Advice = "docker logs " + arg(c.Name)
 		case !c.Running:
 			finding.Problem = fmt.Sprintf("the container is %s, exit status %d", c.Status, c.ExitCode)
-			finding.Advice = fmt.Sprintf("docker logs %s, then docker start %[1]s", c.Name)
+			finding.Advice = fmt.Sprintf("docker logs %s, then docker start %[1]s", arg(c.Name))
 		default:
 			return nil
 		}

@@ -19,7 +19,7 @@ func throttled(h *Host, link *netstate.Link) []Finding {
 			findings = append(findings, Finding{Object: "link " + link.Name, At: packet.Veth, Warning: true,
 				Problem:  fmt.Sprintf("a queueing discipline (%s) slows %s down or loses packets", q.Kind, link.Name),
 				Evidence: []string{strings.TrimSpace(fmt.Sprintf("qdisc %s dev %s %s %s", q.Kind, q.Link, q.Parent, q.Text))},
-				Advice:   fmt.Sprintf("tc qdisc del dev %s root", link.Name)})
+				Advice:   fmt.Sprintf("tc qdisc del dev %s root", arg(link.Name))})
 		}
 	}
 	return findings

@@ -20,12 +20,12 @@ func unpublished(h *Host, t netstate.Target, c *netstate.Container, f *Finding) 
 		return true
 	case "none":
 		f.Problem = "-p does nothing: the container has no network"
-		f.Advice = fmt.Sprintf("docker network disconnect none %s, docker network connect bridge %[1]s; or ", c.Name)
+		f.Advice = fmt.Sprintf("docker network disconnect none %s, docker network connect bridge %[1]s; or ", arg(c.Name))
 		return true
 	}
 	if len(c.Endpoints) == 0 {
 		f.Problem = "-p does nothing: the container is in no network"
-		f.Advice = fmt.Sprintf("docker network connect bridge %s; or ", c.Name)
+		f.Advice = fmt.Sprintf("docker network connect bridge %s; or ", arg(c.Name))
 		return true
 	}
 	for _, e := range c.Endpoints {
@@ -37,7 +37,7 @@ func unpublished(h *Host, t netstate.Target, c *netstate.Container, f *Finding) 
 			return true
 		case n.Internal:
 			f.Problem = fmt.Sprintf("-p does nothing: the container's network %s is internal", n.Name)
-			f.Advice = fmt.Sprintf("docker network connect bridge %s publishes it; or ", c.Name)
+			f.Advice = fmt.Sprintf("docker network connect bridge %s publishes it; or ", arg(c.Name))
 			return true
 		}
 	}

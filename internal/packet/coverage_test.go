@@ -36,9 +36,9 @@ func (c census) watch(n *netns) {
 			return
 		}
 		seen[ch] = true
-		(&frame{chain: ch}).after(&skb{})
-		for i := range ch.rules {
-			switch body := ch.rules[i].run.(type) {
+		for i := range ch.count {
+			r := ch.rule(i)
+			switch body := r.run.(type) {
 			case *textRule:
 				for j := range body.matches {
 					m := &body.matches[j]
@@ -57,7 +57,7 @@ func (c census) watch(n *netns) {
 				for _, to := range body.table.chains {
 					chains(to)
 				}
-				ch.rules[i].run = counted{body, c}
+				r.run = counted{body, c}
 			}
 		}
 	}

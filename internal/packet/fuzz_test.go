@@ -44,7 +44,7 @@ func FuzzIptablesRule(f *testing.F) {
 			}
 		}
 	}
-	for _, text := range []string{"", "-j", "! ", "-m set --match-set a src,dst -j DROP", "-m u32 --u32 \"0>>22&0x3C@12>>26&0x3C@0=0x5\" -j DROP", "-i \"x -j DROP",
+	for _, text := range []string{"", "-j", "! ", "-m set --match-set a src,dst -j DROP", "-m u32 --u32 \"0>>22&0x3C@12>>26&0x3C@0=0x5\" -j DROP", "-i \"x -j DROP", "--dport 0 -j", "-p  -m tcp --dport 0 -j", "! -i  -o -j",
 		"-m multiport --dports 1,2:3,:,4: -j ACCEPT", "-m iprange --src-range 1-2 -j X", "-j DNAT --to-destination [::1]:1-2/3", "-j SNAT --to-source 1.2.3.4-1.2.3.9:5-6",
 		"-m conntrack --ctstate A,,B -m addrtype ! --src-type LOCAL --limit-iface-in -j NETMAP --to 10.0.0.0/0"} {
 		f.Add(text)
@@ -52,7 +52,7 @@ func FuzzIptablesRule(f *testing.F) {
 	x := New(crowded(1, 0))
 	x.prepare()
 	f.Fuzz(func(t *testing.T, text string) {
-		body, _, _ := x.host.compileRule(text, netstate.IPv4, map[string]*chain{})
+		body, _ := x.host.compileRule(text, netstate.IPv4, map[string]*chain{})
 		w := &walker{x: x, trace: &Trace{}, conns: map[*netns][]*conn{}}
 		r := &rule{chain: &chain{name: "FORWARD", label: "iptables filter", table: "filter"}, text: func() string { return text }, run: body}
 		_ = r.owner(x)
@@ -61,7 +61,30 @@ func FuzzIptablesRule(f *testing.F) {
 			w.choices = []bool{true}
 			w.asked = 0
 		}
+		p := probe(x)
+		if s := textSelector(text); !selected(s, p) {
+			if v := body.run(w, p, r); v.code != goOn || w.asked > 0 {
+				t.Errorf("%v is for %+v, and says %+v of %v", text, s, v, p)
+			}
+		}
 	})
+}
+
+// selected says whether a rule with the selector is looked at for p.
+func selected(s selector, p *skb) bool {
+	switch s.what {
+	case selectIn:
+		return s.name == nameOf(p.in)
+	case selectOut:
+		return s.name == nameOf(p.out)
+	case selectPort:
+		return p.dport == anyPort || s.port == p.dport
+	case selectSrc:
+		return s.prefix.Contains(p.src)
+	case selectDst:
+		return s.prefix.Contains(p.dst)
+	}
+	return true
 }
 
 // FuzzWalk walks through snapshots in which anything was changed: what kernels had, with values taken away,

@@ -60,12 +60,24 @@ type chain struct {
 	name   string
 	family netstate.Family // 0: both
 	nft    bool
-	rules  []rule // once loaded
-	count  int    // of rules
-	load   func() // makes rules; nil once it did
-	owner  string // of every rule in it, where the chain tells; "" where each rule tells
-	plain  bool   // its rules change what selectors look at: no picker
+	count  int                   // of rules
+	ready  func(at int) *rule    // makes a rule ready; they are counted from 0
+	tells  func(at int) selector // which packets a rule can be for
+	plain  func() bool           // whether rules change what selectors look at: no picker then
+	owner  string                // of every rule in it, where the chain tells; "" where each rule tells
+	rules  []*rule               // those that are ready
 	picker *picker
+}
+
+// rule returns a rule of the chain, made ready when it is first met: of most no packet comes to the first word.
+func (c *chain) rule(at int) *rule {
+	if c.rules == nil {
+		c.rules = make([]*rule, c.count)
+	}
+	if c.rules[at] == nil {
+		c.rules[at] = c.ready(at)
+	}
+	return c.rules[at]
 }
 
 // A rule is one rule, ready to run.
@@ -80,7 +92,6 @@ type rule struct {
 	comment string
 	maker   string // what owner found
 	run     runner
-	selector
 }
 
 // A runner is a rule's body.
@@ -365,7 +376,7 @@ func (w *walker) runBase(n *netns, hop Hop, b *base, p *skb) code {
 		case dropIt, rejectIt:
 			behind = w.ruleStop(n, hop, r, v, behind)
 		case returnIt:
-			if r != &at.chain.rules[len(at.chain.rules)-1] || len(stack) == 0 {
+			if r.number != at.chain.count || len(stack) == 0 {
 				w.ruleStep(n, hop, r, "returns", Pass, p)
 			}
 			if len(stack) == 0 {

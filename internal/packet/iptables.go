@@ -52,8 +52,7 @@ func (n *netns) compileTable(set *netstate.IptablesSet, table *netstate.Iptables
 	for i := range table.Chains {
 		from := &table.Chains[i]
 		c := chains[from.Name]
-		c.count = len(from.Rules)
-		c.load = func() { c.rules = n.textRules(set, kernel, from, chains) }
+		n.fillText(c, set, kernel, from, chains)
 		hook := iptablesHooks[from.Name]
 		if hook == "" || from.Policy == "" {
 			continue
@@ -74,32 +73,85 @@ func (n *netns) compileTable(set *netstate.IptablesSet, table *netstate.Iptables
 	return bases
 }
 
-// textRules makes the rules of a chain of iptables ready.
+// fillText gives the chain the rules of one of iptables.
 //
 // iptables-save of an iptables-nft table can leave out what iptables has no words for, without saying so.
 // Each rule is therefore held against the expressions that the kernel runs; where those say more, they are
-// walked instead.
-func (n *netns) textRules(set *netstate.IptablesSet, kernel *nftTable, from *netstate.IptablesChain, chains map[string]*chain) []rule {
-	c := chains[from.Name]
+// walked instead. They also tell which packets it can be for, whichever is walked.
+func (n *netns) fillText(c *chain, set *netstate.IptablesSet, kernel *nftTable, from *netstate.IptablesChain, chains map[string]*chain) {
 	var runs *netstate.NftChain
 	if kernel != nil {
 		runs = kernel.state.Chain(from.Name)
 	}
-	if runs != nil && len(runs.Rules) != len(from.Rules) {
-		return kernel.rules(c, runs)
-	}
-	rules := make([]rule, len(from.Rules))
-	for i := range from.Rules {
-		text := &from.Rules[i]
-		if runs != nil && !netstate.Covered(text.Text, &runs.Rules[i]) {
-			rules[i] = kernel.rule(c, &runs.Rules[i], i)
-			continue
+	if runs != nil {
+		kernel.fill(c, runs)
+		if len(runs.Rules) != len(from.Rules) {
+			return
 		}
-		body, sel, comment := n.compileRule(text.Text, set.Family, chains)
-		rules[i] = rule{chain: c, number: i + 1, packets: text.Packets, bytes: text.Bytes,
-			text: func() string { return text.Text }, comment: comment, run: body, selector: sel}
+	} else {
+		c.count, c.plain = len(from.Rules), func() bool { return false }
+		c.tells = func(at int) selector { return textSelector(from.Rules[at].Text) }
 	}
-	return rules
+	c.ready = func(at int) *rule {
+		text := &from.Rules[at]
+		if runs != nil && !netstate.Covered(text.Text, &runs.Rules[at]) {
+			return kernel.rule(c, &runs.Rules[at], at)
+		}
+		body, comment := n.compileRule(text.Text, set.Family, chains)
+		return &rule{chain: c, number: at + 1, packets: text.Packets, bytes: text.Bytes,
+			text: func() string { return text.Text }, comment: comment, run: body}
+	}
+}
+
+// textSelector reads a selector from the head of a rule of iptables-save: the rule's own options and the ports of
+// its protocol, which stand before all else.
+func textSelector(text string) (s selector) {
+	ports := false
+	for text != "" {
+		option, rest, _ := strings.Cut(text, " ")
+		negated := option == "!"
+		if negated {
+			option, rest, _ = strings.Cut(rest, " ")
+		}
+		value, rest, _ := strings.Cut(rest, " ")
+		if value == "" || strings.ContainsAny(value, `"\`) {
+			return s
+		}
+		text = rest
+		switch option {
+		case "-s", "-d":
+			prefix, ok := parsePrefix(value)
+			if !ok || negated || prefix.Bits() == 0 {
+				continue
+			}
+			what := selectDst
+			if option == "-s" {
+				what = selectSrc
+			}
+			s.narrow(selector{what: what, prefix: prefix})
+		case "-i", "-o":
+			if negated || strings.HasSuffix(value, "+") {
+				continue
+			}
+			what := selectOut
+			if option == "-i" {
+				what = selectIn
+			}
+			s.narrow(selector{what: what, name: value})
+		case "-p", "--sport":
+		case "-m":
+			if ports = value == "tcp" || value == "udp"; !ports {
+				return s
+			}
+		case "--dport":
+			if at, ok := parseSpan(value); ok && ports && !negated && at.lo == at.hi {
+				s.narrow(selector{what: selectPort, port: at.lo})
+			}
+		default:
+			return s
+		}
+	}
+	return s
 }
 
 // kernelTable returns the table of nf_tables behind one of iptables-nft, with the text's chains as what its
@@ -215,7 +267,6 @@ type parser struct {
 	words   []string
 	at      int
 	rule    *textRule
-	sel     selector
 	note    string // comment
 	proto   uint8
 	current string // module whose options are read
@@ -246,11 +297,9 @@ func (p *parser) add(module string, ask func(*walker, *skb) answer) {
 
 func (p *parser) unsure(what string) { p.rule.unknown = what }
 
-func (p *parser) selects(s selector) { p.sel.narrow(s) }
-
 // compileRule reads a rule as iptables-save prints it, without "-A CHAIN". What is not known makes a rule
 // that may match.
-func (n *netns) compileRule(text string, family netstate.Family, chains map[string]*chain) (runner, selector, string) {
+func (n *netns) compileRule(text string, family netstate.Family, chains map[string]*chain) (runner, string) {
 	p := &parser{ns: n, family: family, words: words(text), rule: &textRule{}}
 	for p.more() {
 		negated := false
@@ -274,7 +323,7 @@ func (n *netns) compileRule(text string, family netstate.Family, chains map[stri
 		p.rule.target = func(*walker, *skb) verdict { return verdict{} }
 		p.rule.idle = true
 	}
-	return p.rule, p.sel, p.note
+	return p.rule, p.note
 }
 
 // chainOf returns the target that jumps.

@@ -139,13 +139,6 @@ func (p *parser) address(source, negated bool) bool {
 	if !ok {
 		return false
 	}
-	if !negated && prefix.Bits() > 0 {
-		s := selector{what: selectDst, prefix: prefix}
-		if source {
-			s.what = selectSrc
-		}
-		p.selects(s)
-	}
 	p.add("address", func(_ *walker, q *skb) answer {
 		addr := q.dst
 		if source {
@@ -192,13 +185,6 @@ func (p *parser) masked(addr, mask string, source, negated bool) bool {
 
 // link reads -i or -o.
 func (p *parser) link(in bool, name string, negated bool) {
-	if !negated && !strings.HasSuffix(name, "+") {
-		s := selector{what: selectOut, name: name}
-		if in {
-			s.what = selectIn
-		}
-		p.selects(s)
-	}
 	p.add("interface", func(_ *walker, q *skb) answer {
 		l := q.out
 		if in {
@@ -277,9 +263,6 @@ func (p *parser) ports(word string, negated bool) bool {
 			return false
 		}
 		spans = append(spans, s)
-	}
-	if !negated && dest && !source && len(spans) == 1 && spans[0].lo == spans[0].hi {
-		p.selects(selector{what: selectPort, port: spans[0].lo})
 	}
 	p.add("port", func(_ *walker, q *skb) answer {
 		is := no

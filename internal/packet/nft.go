@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"net/netip"
 	"strings"
+	"sync"
 
 	"github.com/docker-netcheck/docker-netcheck/internal/netstate"
 )
@@ -16,7 +17,7 @@ type nftTable struct {
 	order   binary.ByteOrder // of the machine
 	chains  map[string]*chain
 	sets    map[string]*nftSet
-	rewrite bool // some rule changes the packet itself
+	rewrite func() bool // whether some rule changes the packet itself
 }
 
 // compileNft makes the native tables ready, but for those that iptables' text covers.
@@ -54,16 +55,21 @@ func (n *netns) newNftTable(t *netstate.NftTable) *nftTable {
 	if n.state.Nft.BigEndian {
 		table.order = binary.BigEndian
 	}
+	table.rewrite = sync.OnceValue(func() bool { return rewrites(t) })
+	return table
+}
+
+func rewrites(t *netstate.NftTable) bool {
 	for i := range t.Chains {
 		for j := range t.Chains[i].Rules {
 			for _, e := range t.Chains[i].Rules[j].Exprs {
 				if p, ok := e.(*netstate.NftPayload); ok && p.Sreg != netstate.NoReg {
-					table.rewrite = true
+					return true
 				}
 			}
 		}
 	}
-	return table
+	return false
 }
 
 // nftTable makes a table ready with its own chains.
@@ -80,27 +86,26 @@ func (n *netns) nftTable(t *netstate.NftTable) *nftTable {
 	table.chains = make(map[string]*chain, len(t.Chains))
 	for i := range t.Chains {
 		from := &t.Chains[i]
-		c := &chain{label: t.Family + " " + t.Name, table: t.Name, name: from.Name, family: family, nft: true, count: len(from.Rules), plain: table.rewrite}
+		c := &chain{label: t.Family + " " + t.Name, table: t.Name, name: from.Name, family: family, nft: true}
 		if c.owner = owner; owner == "" {
 			c.owner = ownerOf("", from.Name)
 		}
-		c.load = func() { c.rules = table.rules(c, from) }
+		table.fill(c, from)
 		table.chains[from.Name] = c
 	}
 	return table
 }
 
-func (t *nftTable) rules(c *chain, from *netstate.NftChain) []rule {
-	rules := make([]rule, len(from.Rules))
-	for i := range from.Rules {
-		rules[i] = t.rule(c, &from.Rules[i], i)
-	}
-	return rules
+// fill gives the chain the rules of one of nf_tables.
+func (t *nftTable) fill(c *chain, from *netstate.NftChain) {
+	c.count, c.plain = len(from.Rules), t.rewrite
+	c.ready = func(at int) *rule { return t.rule(c, &from.Rules[at], at) }
+	c.tells = func(at int) selector { return t.selects(from.Rules[at].Exprs) }
 }
 
 // rule makes one rule ready.
-func (t *nftTable) rule(c *chain, r *netstate.NftRule, at int) rule {
-	made := rule{chain: c, number: at + 1, handle: r.Handle, comment: r.Comment, nft: t.state.Family + " " + t.state.Name,
+func (t *nftTable) rule(c *chain, r *netstate.NftRule, at int) *rule {
+	made := &rule{chain: c, number: at + 1, handle: r.Handle, comment: r.Comment, nft: t.state.Family + " " + t.state.Name,
 		text: func() string { return t.printer.Rule(t.state, r) }}
 	body := &nftRule{table: t, exprs: r.Exprs, last: -1}
 	for i, e := range r.Exprs {
@@ -111,7 +116,7 @@ func (t *nftTable) rule(c *chain, r *netstate.NftRule, at int) rule {
 			made.packets, made.bytes = counter.Packets, counter.Bytes
 		}
 	}
-	made.run, made.selector = body, t.selects(r.Exprs)
+	made.run = body
 	return made
 }
 
@@ -149,7 +154,7 @@ var idleTargets = map[string]bool{"LOG": true, "NFLOG": true, "TRACE": true, "AU
 
 // selects reads a selector from a rule's comparisons: what a register was loaded with, masked and compared.
 func (t *nftTable) selects(exprs netstate.NftExprs) (s selector) {
-	regs := map[netstate.NftReg]loaded{}
+	var regs known
 	family := netstate.Family(0) // that the rule is for, as far as it said
 	switch t.state.Family {
 	case "ip":
@@ -160,38 +165,38 @@ func (t *nftTable) selects(exprs netstate.NftExprs) (s selector) {
 	for _, e := range exprs {
 		switch e := e.(type) {
 		case *netstate.NftPayload:
-			delete(regs, e.Dreg)
+			regs.load(e.Dreg, loaded{})
 			v4, v6 := family == netstate.IPv4 && e.Len <= 4, family == netstate.IPv6 && e.Len <= 16
 			switch {
 			case e.Base == "network" && (v4 && e.Offset == 12 || v6 && e.Offset == 8):
-				regs[e.Dreg] = loaded{what: selectSrc, length: addrLen(v6)}
+				regs.load(e.Dreg, loaded{what: selectSrc, length: addrLen(v6)})
 			case e.Base == "network" && (v4 && e.Offset == 16 || v6 && e.Offset == 24):
-				regs[e.Dreg] = loaded{what: selectDst, length: addrLen(v6)}
+				regs.load(e.Dreg, loaded{what: selectDst, length: addrLen(v6)})
 			case e.Base == "transport" && e.Offset == 2 && e.Len == 2:
-				regs[e.Dreg] = loaded{what: selectPort, length: 2}
+				regs.load(e.Dreg, loaded{what: selectPort, length: 2})
 			}
 		case *netstate.NftMeta:
-			delete(regs, e.Dreg)
+			regs.load(e.Dreg, loaded{})
 			switch e.Key {
 			case "iifname":
-				regs[e.Dreg] = loaded{what: selectIn, length: 16}
+				regs.load(e.Dreg, loaded{what: selectIn, length: 16})
 			case "oifname":
-				regs[e.Dreg] = loaded{what: selectOut, length: 16}
+				regs.load(e.Dreg, loaded{what: selectOut, length: 16})
 			case "nfproto":
-				regs[e.Dreg] = loaded{what: selectFamily}
+				regs.load(e.Dreg, loaded{what: selectFamily})
 			}
 		case *netstate.NftCt:
-			delete(regs, e.Dreg)
+			regs.load(e.Dreg, loaded{})
 		case *netstate.NftBitwise:
-			l, ok := regs[e.Sreg]
-			delete(regs, e.Dreg)
-			if ok && e.Op == "mask-xor" && allZero(e.Xor) && (l.what == selectSrc || l.what == selectDst) && len(e.Mask) == l.length && l.mask == nil {
+			l := regs.at(e.Sreg)
+			regs.load(e.Dreg, loaded{})
+			if e.Op == "mask-xor" && allZero(e.Xor) && (l.what == selectSrc || l.what == selectDst) && len(e.Mask) == l.length && l.mask == nil {
 				l.mask = e.Mask
-				regs[e.Dreg] = l
+				regs.load(e.Dreg, l)
 			}
 		case *netstate.NftCmp:
-			l, ok := regs[e.Sreg]
-			if !ok || e.Op != "==" {
+			l := regs.at(e.Sreg)
+			if l.what == selectAny || e.Op != "==" {
 				continue
 			}
 			if l.what == selectFamily {
@@ -207,7 +212,7 @@ func (t *nftTable) selects(exprs netstate.NftExprs) (s selector) {
 				s.narrow(one)
 			}
 		case *netstate.NftImmediate:
-			delete(regs, e.Dreg)
+			regs.load(e.Dreg, loaded{})
 		case *netstate.NftOpaque:
 			return s // it may write anything anywhere
 		case *netstate.NftCounter:
@@ -228,11 +233,29 @@ func allZero(b []byte) bool {
 	return true
 }
 
-// A loaded value is what a register holds, as far as selectors go.
+// A loaded value is what a register holds, as far as selectors go. The zero value tells nothing.
 type loaded struct {
 	what   selectWhat
 	length int
 	mask   netstate.Hex
+}
+
+// known is what the registers that hold data are known to hold.
+type known [16]loaded
+
+const firstReg, lastReg = netstate.NftReg(16), netstate.NftReg(76)
+
+func (r *known) load(reg netstate.NftReg, l loaded) {
+	if firstReg <= reg && reg <= lastReg {
+		r[(reg-firstReg)/4] = l
+	}
+}
+
+func (r *known) at(reg netstate.NftReg) loaded {
+	if firstReg <= reg && reg <= lastReg {
+		return r[(reg-firstReg)/4]
+	}
+	return loaded{}
 }
 
 // selector returns what the comparison of the value with data asks for.
@@ -249,11 +272,14 @@ func (l loaded) selector(data []byte) (selector, bool) {
 				return selector{}, false
 			}
 		}
-		full := make([]byte, l.length)
-		copy(full, data)
-		addr, ok := netip.AddrFromSlice(full)
+		var full [16]byte
+		copy(full[:], data)
+		addr := netip.AddrFrom16(full)
+		if l.length == 4 {
+			addr = netip.AddrFrom4([4]byte(full[:4]))
+		}
 		prefix := netip.PrefixFrom(addr, bits)
-		return selector{what: l.what, prefix: prefix}, ok && prefix.Masked() == prefix
+		return selector{what: l.what, prefix: prefix}, prefix.Masked() == prefix
 	case selectPort:
 		if len(data) != 2 {
 			return selector{}, false

@@ -37,25 +37,33 @@ func (s *selector) narrow(to selector) {
 // fewRules is the length up to which a chain is simply run through.
 const fewRules = 16
 
-// A picker finds the rules of a long chain that can be for a packet.
+// A picker finds the rules of a long chain that can be for a packet. Rules are counted from 0; those of one
+// selector are a list in their order.
 type picker struct {
-	rules            map[selector][]int32 // numbers of rules from 0, ascending
-	srcBits, dstBits []int                // prefix lengths that occur
-	ins, outs, ports bool
+	first            map[selector]int32
+	next             []int32 // by rule, -1 at a list's end
+	srcBits, dstBits []int   // prefix lengths that occur
+	ins, outs        bool
+	ports            []int32 // rules that are for one port
 }
 
-func newPicker(rules []rule) *picker {
-	p := &picker{rules: map[selector][]int32{}}
-	for i := range rules {
-		s := rules[i].selector
-		p.rules[s] = append(p.rules[s], int32(i))
+func newPicker(c *chain) *picker {
+	p := &picker{first: make(map[selector]int32, c.count), next: make([]int32, c.count)}
+	for i := c.count - 1; i >= 0; i-- {
+		s := c.tells(i)
+		if next, ok := p.first[s]; ok {
+			p.next[i] = next
+		} else {
+			p.next[i] = -1
+		}
+		p.first[s] = int32(i)
 		switch s.what {
 		case selectIn:
 			p.ins = true
 		case selectOut:
 			p.outs = true
 		case selectPort:
-			p.ports = true
+			p.ports = append(p.ports, int32(i))
 		case selectSrc:
 			if n := s.prefix.Bits(); !slices.Contains(p.srcBits, n) {
 				p.srcBits = append(p.srcBits, n)
@@ -66,15 +74,17 @@ func newPicker(rules []rule) *picker {
 			}
 		}
 	}
+	slices.Reverse(p.ports)
 	return p
 }
 
-// lists returns the rules that can be for q, as ascending lists.
-func (p *picker) lists(q *skb) [][]int32 {
-	var found [][]int32
+// lists returns the first of each list of rules that can be for q, and of those for one port all, where q's may
+// be any.
+func (p *picker) lists(q *skb) (heads, ports []int32) {
+	found := make([]int32, 0, 8)
 	add := func(s selector) {
-		if list := p.rules[s]; list != nil {
-			found = append(found, list)
+		if first, ok := p.first[s]; ok {
+			found = append(found, first)
 		}
 	}
 	add(selector{})
@@ -84,7 +94,9 @@ func (p *picker) lists(q *skb) [][]int32 {
 	if p.outs {
 		add(selector{what: selectOut, name: nameOf(q.out)})
 	}
-	if p.ports && q.dport != anyPort {
+	if q.dport == anyPort {
+		ports = p.ports
+	} else if len(p.ports) > 0 {
 		add(selector{what: selectPort, port: q.dport})
 	}
 	for _, n := range p.srcBits {
@@ -97,14 +109,7 @@ func (p *picker) lists(q *skb) [][]int32 {
 			add(selector{what: selectDst, prefix: prefix})
 		}
 	}
-	if p.ports && q.dport == anyPort {
-		for s, list := range p.rules {
-			if s.what == selectPort {
-				found = append(found, list)
-			}
-		}
-	}
-	return found
+	return found, ports
 }
 
 func nameOf(l *link) string {
@@ -118,39 +123,41 @@ func nameOf(l *link) string {
 type frame struct {
 	chain *chain
 	next  int
-	lists [][]int32 // of a long chain, what is left of the rules that can be for the packet
+	lists []int32 // of a long chain, the next of each list of rules that can be for the packet
+	ports []int32 // and what is left of those for one port, where the packet's may be any
 }
 
 // after returns the next rule that can be for the packet, or nil at the chain's end, and moves on.
 func (at *frame) after(q *skb) *rule {
 	c := at.chain
-	if c.load != nil {
-		c.load()
-		c.load = nil
-	}
-	if len(c.rules) <= fewRules || c.plain {
-		if at.next >= len(c.rules) {
+	if c.count <= fewRules || c.plain() {
+		if at.next >= c.count {
 			return nil
 		}
 		at.next++
-		return &c.rules[at.next-1]
+		return c.rule(at.next - 1)
 	}
 	if at.lists == nil {
 		if c.picker == nil {
-			c.picker = newPicker(c.rules)
+			c.picker = newPicker(c)
 		}
-		at.lists = c.picker.lists(q)
+		at.lists, at.ports = c.picker.lists(q)
 	}
 	best := -1
-	for i, list := range at.lists {
-		if len(list) > 0 && (best < 0 || list[0] < at.lists[best][0]) {
+	for i, n := range at.lists {
+		if n >= 0 && (best < 0 || n < at.lists[best]) {
 			best = i
 		}
 	}
-	if best < 0 {
+	switch {
+	case len(at.ports) > 0 && (best < 0 || at.ports[0] < at.lists[best]):
+		n := at.ports[0]
+		at.ports = at.ports[1:]
+		return c.rule(int(n))
+	case best < 0:
 		return nil
 	}
-	n := at.lists[best][0]
-	at.lists[best] = at.lists[best][1:]
-	return &c.rules[n]
+	n := at.lists[best]
+	at.lists[best] = c.picker.next[n]
+	return c.rule(int(n))
 }

@@ -30,6 +30,18 @@ func design(s *netstate.Snapshot, c *netstate.Container) string {
 	return ""
 }
 
+// rootless says what is not judged where the engine runs without root, or "".
+func rootless(s *netstate.Snapshot) string {
+	if s.Engine == nil || !s.Engine.Rootless || !s.Engine.Local {
+		return ""
+	}
+	driver, net := "unknown", "its network"
+	if kit := s.Engine.RootlessKit; kit != nil {
+		driver, net = kit.PortDriver, kit.Net
+	}
+	return fmt.Sprintf("the engine runs without root: judged in RootlessKit's namespace; its port driver (%s), %s and the host's own firewall are not", driver, net)
+}
+
 // cutOff says why the container was made so that nothing of it gets out, or "".
 func cutOff(s *netstate.Snapshot, c *netstate.Container) string {
 	switch {

@@ -58,12 +58,8 @@ func Targets(s *netstate.Snapshot, ask Ask) (targets []netstate.Target, notes []
 			}
 		}
 	}
-	if s.Engine != nil && s.Engine.Rootless && s.Engine.Local {
-		driver, net := "unknown", "its network"
-		if kit := s.Engine.RootlessKit; kit != nil {
-			driver, net = kit.PortDriver, kit.Net
-		}
-		notes = append(notes, fmt.Sprintf("the engine runs without root: judged in RootlessKit's namespace; its port driver (%s), %s and the host's own firewall are not", driver, net))
+	if note := rootless(s); note != "" {
+		notes = append(notes, note)
 	}
 	if peer != nil && len(targets) == 0 {
 		return nil, nil, fmt.Errorf("--to %s: is the container itself", ask.ToName)
@@ -182,28 +178,4 @@ func (ask Ask) out(s *netstate.Snapshot, c *netstate.Container) []netstate.Targe
 		targets = append(targets, t)
 	}
 	return targets
-}
-
-// Name returns what a person calls the target: "web 80/tcp", "web out".
-func Name(t netstate.Target) string {
-	if t.Container == "" {
-		t.Container = "any container"
-	}
-	switch t.Direction {
-	case netstate.In:
-		return fmt.Sprintf("%s %s", t.Container, t.Port)
-	case netstate.Peer:
-		if t.Port.Number == 0 {
-			return fmt.Sprintf("%s → %s", t.Container, t.ToName)
-		}
-		return fmt.Sprintf("%s → %s %s", t.Container, t.ToName, t.Port)
-	}
-	if !t.Assumed {
-		to := t.To.String()
-		if t.To.Port() == 0 {
-			to = t.To.Addr().String()
-		}
-		return fmt.Sprintf("%s → %s", t.Container, to)
-	}
-	return t.Container + " out"
 }

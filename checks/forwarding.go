@@ -55,14 +55,15 @@ func offAtBoot(h *Host, family netstate.Family) []Finding {
 		return nil
 	}
 	last := lines[len(lines)-1]
-	return []Finding{{
+	finding := Finding{
 		Warning: true, At: packet.Route, Object: "sysctl " + name,
 		Problem:  fmt.Sprintf("forwarding is on, but may not be after a reboot: %s says 0, and this engine does not switch it on", last.File),
 		Evidence: []string{name + " = 1", fmt.Sprintf("%s:%d: %s", last.File, last.Line, strings.TrimSpace(strings.Split(h.Files[last.File], "\n")[last.Line-1]))},
-		Fix: &remediate.Fix{
-			Title:   "have " + name + " be 1 at the next boot",
-			Steps:   []remediate.Step{},
-			Persist: sysctlFiles(h, name),
-		},
-	}}
+	}
+	if steps := sysctlFiles(h, name); len(steps) > 0 {
+		finding.Fix = &remediate.Fix{Title: "have " + name + " be 1 at the next boot", Steps: []remediate.Step{}, Persist: steps}
+	} else { // by a glob, which says so of others as well
+		finding.Advice = "let a file of its own in /etc/sysctl.d say " + name + " = 1"
+	}
+	return []Finding{finding}
 }

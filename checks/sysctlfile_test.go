@@ -21,6 +21,7 @@ func TestForwardingAtBoot(t *testing.T) {
 		{"on before", map[string]string{"/etc/sysctl.d/10-x.conf": off, "/etc/sysctl.d/01-y.conf": "net.ipv4.ip_forward=1\n"}, "10-x.conf"},
 		{"on by its other name", map[string]string{"/etc/sysctl.d/10-x.conf": off, "/etc/sysctl.d/99-y.conf": "net.ipv4.conf.all.forwarding=1\n"}, ""},
 		{"on by a glob", map[string]string{"/etc/sysctl.d/10-x.conf": off, "/etc/sysctl.d/99-y.conf": "net.ipv4.conf.*.forwarding=1\n"}, ""},
+		{"off by a glob", map[string]string{"/etc/sysctl.d/10-x.conf": "net.ipv4.conf.*.forwarding=0\n"}, "10-x.conf"},
 		{"a glob of others", map[string]string{"/etc/sysctl.d/10-x.conf": off, "/etc/sysctl.d/99-y.conf": "net.ipv4.conf.eth*.forwarding=1\n"}, "10-x.conf"},
 		{"on by ufw", map[string]string{"/etc/sysctl.d/10-x.conf": off, "/etc/ufw/sysctl.conf": "net/ipv4/ip_forward=1\n"}, ""},
 		{"nothing of ufw's", map[string]string{"/etc/sysctl.d/10-x.conf": off, "/etc/ufw/sysctl.conf": "#net/ipv4/ip_forward=1\n"}, "10-x.conf"},
@@ -33,6 +34,9 @@ func TestForwardingAtBoot(t *testing.T) {
 				for _, f := range r.Findings {
 					if r.Check == "forwarding" && f.Warning {
 						said = f.Problem
+						if f.Fix == nil && f.Advice == "" || f.Fix != nil && len(f.Fix.Persist) == 0 {
+							t.Errorf("%s: is told nothing to do: %+v", c.name, f)
+						}
 					}
 				}
 			}

@@ -107,6 +107,8 @@ func (s Step) Object() string {
 		return "firewalld zone of " + s.Name
 	case "firewalld-zone-permanent", "firewalld-source-permanent":
 		return "firewalld permanent zone of " + s.Name
+	case "firewalld-policy-permanent":
+		return "firewalld permanent policy " + s.Name
 	}
 	return strings.ReplaceAll(s.Kind, "-", " ") + " " + s.Name
 }

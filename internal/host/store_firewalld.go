@@ -33,16 +33,16 @@ const (
 	firewalldPatience = 30 * time.Second // its calls wait for iptables or nft
 )
 
-// zoneFile is the kind of what a permanent step drags along: a file of firewalld's. Its value is "-" when
+// permanentFile is the kind of what a permanent step drags along: a file of firewalld's. Its value is "-" when
 // there is none, else "+" and the content. A nil value is what firewalld makes of it.
-const zoneFile = "firewalld-file"
+const permanentFile = "firewalld-file"
 
-// connect connects to the system bus.
-func (s zoneStore) connect(ctx context.Context) (*dbus.Conn, error) {
-	if s.m.root == "" {
+// systemBus connects to the system bus.
+func (m machine) systemBus(ctx context.Context) (*dbus.Conn, error) {
+	if m.root == "" {
 		return dbus.ConnectSystemBus(dbus.WithContext(ctx))
 	}
-	return dbus.Connect("unix:path="+s.m.path("run/dbus/system_bus_socket"), dbus.WithContext(ctx))
+	return dbus.Connect("unix:path="+m.path("run/dbus/system_bus_socket"), dbus.WithContext(ctx))
 }
 
 // call calls a method of firewalld that answers with at most one string.
@@ -51,11 +51,7 @@ func call(ctx context.Context, object dbus.BusObject, method string, args ...any
 	defer cancel()
 	answer := object.CallWithContext(ctx, firewalld+"."+method, 0, args...)
 	if answer.Err != nil {
-		var refusal dbus.Error
-		if errors.As(answer.Err, &refusal) {
-			return "", fmt.Errorf("firewalld: %s", refusal.Error())
-		}
-		return "", fmt.Errorf("firewalld: %w", answer.Err)
+		return "", refusedBy(answer.Err)
 	}
 	if len(answer.Body) == 1 {
 		if text, ok := answer.Body[0].(string); ok {
@@ -63,6 +59,18 @@ func call(ctx context.Context, object dbus.BusObject, method string, args ...any
 		}
 	}
 	return "", nil
+}
+
+// refusedBy words an error that firewalld answered with, and nothing of none.
+func refusedBy(err error) error {
+	if err == nil {
+		return nil
+	}
+	var refusal dbus.Error
+	if errors.As(err, &refusal) {
+		return fmt.Errorf("firewalld: %s", refusal.Error())
+	}
+	return fmt.Errorf("firewalld: %w", err)
 }
 
 // get returns the zone of a link or source.
@@ -128,37 +136,48 @@ func (s zoneStore) putPermanent(ctx context.Context, bus *dbus.Conn, link string
 	return err
 }
 
-// files returns the files that firewalld writes when it changes the zones, and that it keeps of what they
-// were.
+// files returns the files of the zones that there are.
 func (s zoneStore) files(zones ...*string) ([]remediate.Step, error) {
 	var files []remediate.Step
 	for _, zone := range zones {
 		if zone == nil {
 			continue
 		}
-		if strings.ContainsAny(*zone, "/\x00") || *zone == ".." {
-			return nil, fmt.Errorf("%q is no name of a zone", *zone)
+		of, err := s.m.permanentFiles("zones", *zone)
+		if err != nil {
+			return nil, err
 		}
-		for _, suffix := range []string{".xml", ".xml.old"} {
-			name := "/etc/firewalld/zones/" + *zone + suffix
-			content, _, err := fileStore{s.m}.get(name)
-			if err != nil {
-				return nil, fmt.Errorf("%s: %w", name, err)
-			}
-			value := "-"
-			if content != nil {
-				value = "+" + *content
-			}
-			files = append(files, remediate.Remove(zoneFile, name, value))
-		}
+		files = append(files, of...)
 	}
 	return files, nil
 }
 
-// putFiles brings the files back.
-func (s zoneStore) putFiles(files []remediate.Step) error {
+// permanentFiles returns the files that firewalld writes when it changes a zone or policy, and that it keeps
+// of what they were.
+func (m machine) permanentFiles(directory, name string) ([]remediate.Step, error) {
+	if strings.ContainsAny(name, "/\x00") || name == ".." {
+		return nil, fmt.Errorf("%q is no name that firewalld gives", name)
+	}
+	var files []remediate.Step
+	for _, suffix := range []string{".xml", ".xml.old"} {
+		path := "/etc/firewalld/" + directory + "/" + name + suffix
+		content, _, err := fileStore{m}.get(path)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", path, err)
+		}
+		value := "-"
+		if content != nil {
+			value = "+" + *content
+		}
+		files = append(files, remediate.Remove(permanentFile, path, value))
+	}
+	return files, nil
+}
+
+// putPermanentFiles brings the files back.
+func (m machine) putPermanentFiles(files []remediate.Step) error {
 	for _, file := range files {
-		if file.Kind != zoneFile || file.New == nil {
+		if file.Kind != permanentFile || file.New == nil {
 			continue
 		}
 		content, there := strings.CutPrefix(*file.New, "+")
@@ -166,9 +185,9 @@ func (s zoneStore) putFiles(files []remediate.Step) error {
 		if !there {
 			want = nil
 		}
-		now, stat, err := fileStore{s.m}.get(file.Name)
+		now, stat, err := fileStore{m}.get(file.Name)
 		if err == nil && !remediate.Equal(now, want) {
-			err = fileStore{s.m}.put(file.Name, stat, want, nil)
+			err = fileStore{m}.put(file.Name, stat, want, nil)
 		}
 		if err != nil {
 			return fmt.Errorf("%s: %w", file.Name, err)
@@ -179,7 +198,7 @@ func (s zoneStore) putFiles(files []remediate.Step) error {
 
 // Look implements [remediate.Store].
 func (s zoneStore) Look(ctx context.Context, step remediate.Step) (remediate.Step, bool, error) {
-	bus, err := s.connect(ctx)
+	bus, err := s.m.systemBus(ctx)
 	if err != nil {
 		return step, false, fmt.Errorf("%s: %w", step.Object(), err)
 	}
@@ -207,7 +226,7 @@ func (s zoneStore) Look(ctx context.Context, step remediate.Step) (remediate.Ste
 // Swap implements [remediate.Store].
 func (s zoneStore) Swap(ctx context.Context, steps []remediate.Step) ([]bool, error) {
 	changed := make([]bool, len(steps))
-	bus, err := s.connect(ctx)
+	bus, err := s.m.systemBus(ctx)
 	if err != nil {
 		return changed, fmt.Errorf("%s: %w", steps[0].Object(), err)
 	}
@@ -223,14 +242,14 @@ func (s zoneStore) Swap(ctx context.Context, steps []remediate.Step) ([]bool, er
 			if !step.Settle {
 				continue
 			}
-			err = s.putFiles(step.Also)
+			err = s.m.putPermanentFiles(step.Also)
 		case !remediate.Equal(now, step.Old):
 			return changed, remediate.Changed(step, now)
 		default:
 			// What has begun is not left half-way: a call that is given up may still be carried out.
 			if err = s.put(context.WithoutCancel(ctx), bus, step.Name, now, step.New); err == nil {
 				changed[i] = true
-				err = s.putFiles(step.Also)
+				err = s.m.putPermanentFiles(step.Also)
 			}
 		}
 		if err != nil {

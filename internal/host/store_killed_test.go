@@ -4,6 +4,7 @@ package host
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -59,19 +60,24 @@ var worksteps = []remediate.Step{
 	remediate.Set("sysctl", "net.ipv6.conf.all.forwarding", "0", "1"),
 }
 
-// TestProcess is no test but the process that is killed: TestKilledHost starts it.
+// TestProcess is no test but the process that is killed: killedAtEach starts it.
 func TestProcess(t *testing.T) {
 	var left int
-	var directory string
-	if n, _ := fmt.Sscan(os.Getenv("NETCHECK_STORE_KILL"), &left, &directory); n != 2 {
-		t.Skip("is started by TestKilledHost")
+	var directory, root string
+	if n, _ := fmt.Sscanf(os.Getenv("NETCHECK_STORE_KILL"), "%d %q %q", &left, &directory, &root); n != 3 {
+		t.Skip("is started by killedAtEach")
 	}
+	var plan remediate.Plan
+	if err := json.Unmarshal([]byte(os.Getenv("NETCHECK_STORE_PLAN")), &plan); err != nil {
+		t.Fatal(err)
+	}
+	m := machine{root}
 	stores := remediate.Stores{}
-	for kind, store := range Stores() {
+	for kind, store := range m.stores() {
 		stores[kind] = killer{store, &left}
 	}
 	journal := &remediate.Journal{Dir: directory}
-	if _, err := journal.Apply(context.Background(), &remediate.Plan{Steps: worksteps}, stores, Facts(nil)); err != nil {
+	if _, err := journal.Apply(context.Background(), &plan, stores, m.facts(nil)); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -82,14 +88,23 @@ func TestKilledHost(t *testing.T) {
 	ip(t, yard+busy)
 	load(t, "iptables-nft", rulesBefore)
 	nft(t, fence)
-	state := func() string { return whole(t) + policyCounters.ReplaceAllString(firewall(t), "$1") }
+	machine{}.killedAtEach(t, worksteps, func() string { return whole(t) + policyCounters.ReplaceAllString(firewall(t), "$1") })
+}
+
+// killedAtEach kills a process that makes the steps before and behind each of them, and undoes what it did.
+func (m machine) killedAtEach(t *testing.T, steps []remediate.Step, state func() string) {
+	t.Helper()
+	plan, err := json.Marshal(remediate.Plan{Steps: steps})
+	if err != nil {
+		t.Fatal(err)
+	}
 	before := state()
 	ctx := context.Background()
 	killed := 0
 	for at := 1; ; at++ {
 		directory := filepath.Join(t.TempDir(), "journal")
 		child := exec.Command(os.Args[0], "-test.run=^TestProcess$")
-		child.Env = append(os.Environ(), fmt.Sprintf("NETCHECK_STORE_KILL=%d %s", at, directory))
+		child.Env = append(os.Environ(), fmt.Sprintf("NETCHECK_STORE_KILL=%d %q %q", at, directory, m.root), "NETCHECK_STORE_PLAN="+string(plan))
 		out, err := child.CombinedOutput()
 		var exit *exec.ExitError
 		done := err == nil
@@ -98,7 +113,7 @@ func TestKilledHost(t *testing.T) {
 		}
 		killed++
 		journal := &remediate.Journal{Dir: directory}
-		if _, err := journal.Undo(ctx, "", Stores(), Facts(nil)); err != nil {
+		if _, err := journal.Undo(ctx, "", m.stores(), m.facts(nil)); err != nil {
 			t.Fatalf("killed at %d: undo: %v", at, err)
 		}
 		if diff := cmp.Diff(before, state()); diff != "" {
@@ -108,7 +123,7 @@ func TestKilledHost(t *testing.T) {
 			break
 		}
 	}
-	if killed < len(worksteps)+5 {
+	if killed < len(steps)+1 {
 		t.Errorf("killed at %d points only", killed)
 	}
 }

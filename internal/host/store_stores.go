@@ -36,8 +36,9 @@ import (
 //	                           ip docker-bridges …            tables, chains, maps and their elements: see nftStore
 //	firewalld-zone             docker0                        docker
 //	firewalld-source           172.17.0.0/16                  trusted
+//	firewalld-policy           docker-forwarding ingress-zone ANY   -
 //
-// The last two have a twin, with -permanent behind the kind, for what a reload of firewalld reads.
+// The last three have a twin, with -permanent behind the kind, for what a reload of firewalld reads.
 //
 // A name may end in " in container NAME". The thing is then in that container's namespace, which the
 // step's guards "pid" and "netns" name: the name is for people, the guards find it.
@@ -59,6 +60,8 @@ func (m machine) stores() remediate.Stores {
 		"firewalld-zone-permanent":   zoneStore{m, "Interface", true},
 		"firewalld-source":           zoneStore{m, "Source", false},
 		"firewalld-source-permanent": zoneStore{m, "Source", true},
+		"firewalld-policy":           policyStore{m, false},
+		"firewalld-policy-permanent": policyStore{m, true},
 	}
 }
 

@@ -86,6 +86,12 @@ func steady(t *testing.T) {
 // roundTrip applies the steps, looks, and undoes them: state must be as before then, and not in between.
 func roundTrip(t *testing.T, steps []remediate.Step, state func() string, look func()) {
 	t.Helper()
+	machine{}.roundTrip(t, steps, state, look)
+}
+
+func (m machine) roundTrip(t *testing.T, steps []remediate.Step, state func() string, look func()) {
+	t.Helper()
+	stores, facts := m.stores(), m.facts(nil)
 	ctx := context.Background()
 	journal := &remediate.Journal{Dir: filepath.Join(t.TempDir(), "journal")}
 	plan, err := remediate.NewPlan([]*remediate.Fix{{Title: "test", Steps: steps}}, false)
@@ -93,8 +99,8 @@ func roundTrip(t *testing.T, steps []remediate.Step, state func() string, look f
 		t.Fatal(err)
 	}
 	before := state()
-	cutOff(t, plan.Steps, state)
-	run, err := journal.Apply(ctx, plan, Stores(), Facts(nil))
+	cutOff(t, stores, plan.Steps, state)
+	run, err := journal.Apply(ctx, plan, stores, facts)
 	if err != nil {
 		t.Fatalf("apply: %v", err)
 	}
@@ -108,14 +114,14 @@ func roundTrip(t *testing.T, steps []remediate.Step, state func() string, look f
 	if between == before {
 		t.Error("apply: nothing changed")
 	}
-	again, err := journal.Apply(ctx, plan, Stores(), Facts(nil))
+	again, err := journal.Apply(ctx, plan, stores, facts)
 	if err != nil || again.Altered() {
 		t.Errorf("apply twice: %v, changed %v", err, again.Changed)
 	}
 	if diff := cmp.Diff(between, state()); diff != "" {
 		t.Errorf("apply twice changed:\n%s", diff)
 	}
-	if _, err := journal.Undo(ctx, "", Stores(), Facts(nil)); err != nil {
+	if _, err := journal.Undo(ctx, "", stores, facts); err != nil {
 		t.Fatalf("undo: %v", err)
 	}
 	if diff := cmp.Diff(before, state()); diff != "" {
@@ -125,21 +131,21 @@ func roundTrip(t *testing.T, steps []remediate.Step, state func() string, look f
 
 // cutOff makes the steps up to each of them in turn, as a process does that is killed before the next, and
 // takes them and that one back as an undo does that does not know how far it came.
-func cutOff(t *testing.T, steps []remediate.Step, state func() string) {
+func cutOff(t *testing.T, stores remediate.Stores, steps []remediate.Step, state func() string) {
 	t.Helper()
 	ctx := context.Background()
 	before := state()
 	for n := range len(steps) {
 		var looked []remediate.Step
 		for _, step := range steps {
-			step, _, err := Stores()[step.Kind].Look(ctx, step)
+			step, _, err := stores[step.Kind].Look(ctx, step)
 			if err != nil {
 				t.Fatalf("look: %v", err)
 			}
 			looked = append(looked, step)
 		}
 		for _, step := range looked[:n] {
-			if _, err := Stores()[step.Kind].Swap(ctx, []remediate.Step{step}); err != nil {
+			if _, err := stores[step.Kind].Swap(ctx, []remediate.Step{step}); err != nil {
 				t.Fatalf("cut off behind step %d: %v", n, err)
 			}
 		}
@@ -148,7 +154,7 @@ func cutOff(t *testing.T, steps []remediate.Step, state func() string) {
 		for _, step := range looked {
 			step = step.Reverse()
 			step.Settle = true
-			if _, err := Stores()[step.Kind].Swap(ctx, []remediate.Step{step}); err != nil {
+			if _, err := stores[step.Kind].Swap(ctx, []remediate.Step{step}); err != nil {
 				t.Fatalf("cut off behind step %d: take back: %v", n, err)
 			}
 		}

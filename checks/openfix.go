@@ -4,20 +4,15 @@ import (
 	"fmt"
 	"regexp"
 	"slices"
-	"strconv"
 	"strings"
 
-	"github.com/docker-netcheck/docker-netcheck/internal/dockerd"
 	"github.com/docker-netcheck/docker-netcheck/internal/netstate"
 	"github.com/docker-netcheck/docker-netcheck/internal/packet"
 	"github.com/docker-netcheck/docker-netcheck/remediate"
 )
 
-// The objects of the walk that are rules or policies: command or family, table, chain, and of a rule its
-// number or handle and its text.
+// Of what a rule asks:
 var (
-	ruleObject   = regexp.MustCompile(`^(ip6?tables(?:-legacy)?) (\S+) (\S+) (?:(\d+): (.*)|policy DROP)$`)
-	nftObject    = regexp.MustCompile(`^nft (inet|ip6?|netdev|bridge) (\S+) (\S+) (?:handle (\d+): (.*)|policy drop)$`)
 	oneDirection = regexp.MustCompile(`(^| )(-i|-o|-d|-s|--dports?|--sports?|--ctstate|iifname|oifname|iif|oif|saddr|daddr|dport|sport|ct state) `)
 
 	// narrow finds an address or a port that a rule is about, and not all others but that one.
@@ -30,21 +25,6 @@ var (
 // asks returns a rule's text, or its object, without what may read like a condition and is none.
 func asks(rule string) string { return words.ReplaceAllString(rule, "") }
 
-// ruleParts returns the command or family, table, chain, number and text in an object that is a rule or policy of
-// the host itself, and the kind of its steps; kind is "" for any other object.
-func ruleParts(object string) (kind string, part []string) {
-	if strings.Contains(object, " in container ") {
-		return "", nil
-	}
-	if part = ruleObject.FindStringSubmatch(object); part != nil {
-		return "iptables", part
-	}
-	if part = nftObject.FindStringSubmatch(object); part != nil {
-		return "nft", part
-	}
-	return "", nil
-}
-
 // openFix is the narrowest fix for a rule or policy of somebody else that stops the target's packets: a
 // rule before it that accepts this container's traffic and nothing else, or where none can be written, the
 // rule itself taken out if it is about some address or port alone. It opens what somebody may have closed on
@@ -54,7 +34,7 @@ func openFix(h *Host, t netstate.Target, stop packet.Stop) *remediate.Fix {
 	if kind == "" || part[2] == "nat" || stop.Kind != packet.Filter && stop.Kind != packet.Policy {
 		return nil
 	}
-	rules, at := rulesOf(h, t, part)
+	rules, at := rulesOf(h, part)
 	if at < 0 {
 		return nil
 	}
@@ -108,65 +88,4 @@ func acceptBefore(h *Host, t netstate.Target, stop packet.Stop, before []string)
 		}
 	}
 	return accepts
-}
-
-// takeOut is the command that takes a rule of the host out, or "" for what is none.
-func takeOut(object string) string {
-	kind, part := ruleParts(object)
-	if kind == "" || part[4] == "" {
-		return ""
-	}
-	command := []string{"nft", "delete", "rule", part[1], part[2], part[3], "handle", part[4]}
-	if kind == "iptables" { // by its text: meanwhile another rule may have its number
-		command = append([]string{part[1], "-t", part[2], "-D", part[3]}, dockerd.Words(part[5])...)
-	}
-	for i, word := range command {
-		command[i] = arg(word)
-	}
-	return strings.Join(command, " ")
-}
-
-// rulesOf returns the rules of the chain that an object's parts name, and the place of the rule that they
-// name, which is the end for a policy and -1 if it is not there or says something else.
-func rulesOf(h *Host, t netstate.Target, part []string) (rules []string, at int) {
-	host := &h.whole.snapshot.Host
-	at = -1
-	if family := part[1]; !strings.HasPrefix(family, "ip6tables") && !strings.HasPrefix(family, "iptables") {
-		if host.Nft == nil {
-			return nil, -1
-		}
-		table := host.Nft.Table(family, part[2])
-		chain := table.Chain(part[3])
-		if chain == nil {
-			return nil, -1
-		}
-		printer := host.NftPrinter()
-		for i := range chain.Rules {
-			if fmt.Sprint(chain.Rules[i].Handle) == part[4] {
-				at = i
-			}
-			rules = append(rules, strings.ReplaceAll(printer.Rule(table, &chain.Rules[i]), "\n", " "))
-		}
-	} else {
-		for i := range host.Iptables {
-			set := &host.Iptables[i]
-			chain := set.Table(part[2]).Chain(part[3])
-			if set.Command() != part[1] || set.Family != t.Family || chain == nil {
-				continue
-			}
-			if number, err := strconv.Atoi(part[4]); err == nil && number >= 1 && number <= len(chain.Rules) {
-				at = number - 1
-			}
-			for _, rule := range chain.Rules {
-				rules = append(rules, rule.Text)
-			}
-		}
-	}
-	switch {
-	case part[4] == "":
-		at = len(rules)
-	case at >= 0 && rules[at] != part[5]:
-		at = -1
-	}
-	return rules, at
 }

@@ -87,39 +87,27 @@ func (r *rewrite) edit(e dockerd.Edit) bool {
 
 // read reads what a chain or map holds.
 func (r *rewrite) read(place string, e dockerd.Edit) {
+	var rules []string
 	if e.Variant != "" {
-		c := &change[[]string]{}
-		if chain := r.host.IptablesSet(e.Variant, e.Family).Table(e.Table).Chain(e.Chain); chain != nil {
-			for _, rule := range chain.Rules {
-				c.before = append(c.before, rule.Text)
+		rules = iptablesRules(r.host.IptablesSet(e.Variant, e.Family).Table(e.Table).Chain(e.Chain))
+	} else {
+		_, name := kindOf(e)
+		family, _, _ := strings.Cut(name, " ")
+		table, printer := r.host.Nft.Table(family, e.Table), r.host.NftPrinter()
+		if e.Element {
+			elements := map[string]string{}
+			if set := table.Set(e.Chain); set != nil {
+				for _, text := range printer.Elements(table, set) {
+					key, verdict, _ := strings.Cut(text, " : ")
+					elements[key] = verdict
+				}
 			}
+			r.maps[place] = &change[map[string]string]{elements, maps.Clone(elements)}
+			return
 		}
-		c.after = slices.Clone(c.before)
-		r.rules[place] = c
-		return
+		rules = nftRules(printer, table, table.Chain(e.Chain))
 	}
-	_, name := kindOf(e)
-	family, _, _ := strings.Cut(name, " ")
-	table, printer := r.host.Nft.Table(family, e.Table), r.host.NftPrinter()
-	if e.Element {
-		elements := map[string]string{}
-		if set := table.Set(e.Chain); set != nil {
-			for _, text := range printer.Elements(table, set) {
-				key, verdict, _ := strings.Cut(text, " : ")
-				elements[key] = verdict
-			}
-		}
-		r.maps[place] = &change[map[string]string]{elements, maps.Clone(elements)}
-		return
-	}
-	c := &change[[]string]{}
-	if chain := table.Chain(e.Chain); chain != nil {
-		for i := range chain.Rules {
-			c.before = append(c.before, printer.Rule(table, &chain.Rules[i]))
-		}
-	}
-	c.after = slices.Clone(c.before)
-	r.rules[place] = c
+	r.rules[place] = &change[[]string]{rules, slices.Clone(rules)}
 }
 
 // editRule inserts, replaces or deletes a rule or an element.
@@ -170,22 +158,4 @@ func (r *rewrite) fill(place string) {
 	if old, new := window(r.rules[place].before, r.rules[place].after); old != new {
 		r.steps = append(r.steps, remediate.Set(kind, name, old, new))
 	}
-}
-
-// window returns the piece of a chain that changes, before and after, each with the neighbours that stay:
-// "^" is the chain's start and "$" its end.
-func window(before, after []string) (old, new string) {
-	before = append(append([]string{"^"}, before...), "$")
-	after = append(append([]string{"^"}, after...), "$")
-	head := 0
-	for head < min(len(before), len(after)) && before[head] == after[head] {
-		head++
-	}
-	tail := 0
-	for tail < min(len(before), len(after))-head && before[len(before)-1-tail] == after[len(after)-1-tail] {
-		tail++
-	}
-	// One neighbour on either side.
-	first, last := max(head-1, 0), max(tail-1, 0)
-	return strings.Join(before[first:len(before)-last], "\n"), strings.Join(after[first:len(after)-last], "\n")
 }

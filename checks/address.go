@@ -2,7 +2,7 @@ package checks
 
 import (
 	"fmt"
-	"slices"
+	"net/netip"
 
 	"github.com/docker-netcheck/docker-netcheck/internal/netstate"
 	"github.com/docker-netcheck/docker-netcheck/internal/packet"
@@ -16,24 +16,44 @@ func twice(h *Host, t netstate.Target) []Finding {
 	if own == nil || c == nil || bridge == nil {
 		return nil
 	}
-	for i := range h.Containers {
-		other := &h.Containers[i]
-		ns := h.Sandboxes[other.ID]
-		if ns == nil || ns == own || ns.ID == own.ID {
-			continue
-		}
-		for _, a := range ns.Addrs {
-			link := ns.Link(a.Link)
-			if !slices.ContainsFunc(c.Endpoints, func(e netstate.Endpoint) bool { return e.Addr(t.Family) == a.Prefix.Addr() }) || link == nil {
+	for i := range c.Endpoints {
+		for _, other := range h.whole.holders()[c.Endpoints[i].Addr(t.Family)] {
+			link := other.ns.Link(other.addr.Link)
+			if link == nil || other.ns == own || other.ns.ID == own.ID {
 				continue
 			}
 			if port := h.Host.LinkAt(link.Peer); port != nil && port.Master == bridge.Index {
-				text := fmt.Sprintf("addr %s dev %s", a.Prefix, a.Link)
-				return []Finding{{Object: text + " in container " + other.Name, At: packet.Container, Warning: true, Evidence: []string{text},
-					Problem: fmt.Sprintf("%s has the address of %s as well: which of them is met is luck", other.Name, c.Name),
-					Advice:  fmt.Sprintf("docker restart %s; look for what gives it that address", arg(other.Name))}}
+				text := fmt.Sprintf("addr %s dev %s", other.addr.Prefix, other.addr.Link)
+				return []Finding{{Object: text + " in container " + other.name, At: packet.Container, Warning: true, Evidence: []string{text},
+					Problem: fmt.Sprintf("%s has the address of %s as well: which of them is met is luck", other.name, c.Name),
+					Advice:  fmt.Sprintf("docker restart %s; look for what gives it that address", arg(other.name))}}
 			}
 		}
 	}
 	return nil
+}
+
+// A held address is one that a container's namespace has.
+type held struct {
+	name string // of the container
+	ns   *netstate.Namespace
+	addr netstate.Addr
+}
+
+// holdersIn returns which containers hold an address.
+func holdersIn(s *netstate.Snapshot) map[netip.Addr][]held {
+	all := map[netip.Addr][]held{}
+	for i := range s.Containers {
+		c := &s.Containers[i]
+		ns := s.Sandboxes[c.ID]
+		if ns == nil {
+			continue
+		}
+		for _, a := range ns.Addrs {
+			if addr := a.Prefix.Addr(); !addr.IsLoopback() {
+				all[addr] = append(all[addr], held{c.Name, ns, a})
+			}
+		}
+	}
+	return all
 }

@@ -85,7 +85,7 @@ type Result struct {
 func Run(suite []*Check, h *Host, t netstate.Target) []Result {
 	results := make([]Result, 0, len(suite))
 	status := make(map[*Check]Status, len(suite))
-	why := asMade(h.Snapshot, t)
+	why := asMade(h, t)
 	for _, check := range suite {
 		if why != "" && check != Engine && check != Running {
 			results = append(results, Result{Check: check.Name, Title: check.Title, Status: Skip, Reason: why, Findings: []Finding{}})

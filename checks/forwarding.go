@@ -49,7 +49,7 @@ func offAtBoot(h *Host, family netstate.Family) []Finding {
 	if family == netstate.IPv6 {
 		name = "net.ipv6.conf.all.forwarding"
 	}
-	lines := sysctlLines(h.Snapshot, name)
+	lines := h.atBoot(name)
 	if now, _ := h.Host.Sysctl(name); now != "1" || switchesForwardingOn(h) || len(lines) == 0 || lines[len(lines)-1].Value != "0" ||
 		slices.ContainsFunc(lines, func(l sysctlLine) bool { return l.Glob && l.Value != "0" }) {
 		return nil

@@ -1,6 +1,7 @@
 package checks
 
 import (
+	"net/netip"
 	"slices"
 	"sync"
 
@@ -20,6 +21,9 @@ type Host struct {
 type whole struct {
 	snapshot    *netstate.Snapshot
 	views       map[netstate.Part]*Host
+	containers  func() map[string]*netstate.Container
+	holders     func() map[netip.Addr][]held
+	boot        map[string][]sysctlLine // for atBoot
 	index       func() *packet.Index
 	program     func() *dockerd.Program
 	differences func() []dockerd.Difference
@@ -31,10 +35,19 @@ func NewHost(s *netstate.Snapshot) *Host {
 	w := &whole{
 		snapshot: s,
 		views:    map[netstate.Part]*Host{},
+		boot:     map[string][]sysctlLine{},
 		index:    sync.OnceValue(func() *packet.Index { return packet.New(s) }),
 		program:  sync.OnceValue(func() *dockerd.Program { return dockerd.Expected(s) }),
 		traces:   map[netstate.Target]*packet.Trace{},
 	}
+	w.containers = sync.OnceValue(func() map[string]*netstate.Container {
+		byID := make(map[string]*netstate.Container, len(s.Containers))
+		for i := range s.Containers {
+			byID[s.Containers[i].ID] = &s.Containers[i]
+		}
+		return byID
+	})
+	w.holders = sync.OnceValue(func() map[netip.Addr][]held { return holdersIn(s) })
 	w.differences = sync.OnceValue(func() []dockerd.Difference { return w.program().Compare(s) })
 	return &Host{s, w}
 }
@@ -47,6 +60,14 @@ func (h *Host) only(parts netstate.Part) *Host {
 		h.whole.views[parts] = view
 	}
 	return view
+}
+
+// Container returns the container with that full ID, or nil.
+func (h *Host) Container(id string) *netstate.Container {
+	if len(h.Containers) == 0 { // this view shows none
+		return nil
+	}
+	return h.whole.containers()[id]
 }
 
 // Walk returns the way of the target's packet through the host, as far as it can be told from what was

@@ -82,10 +82,10 @@ func waysOut(s *netstate.Snapshot, c *netstate.Container) []netstate.Family {
 
 // asMade says why the target cannot work and need not, by what its container was made for, or "": then nothing
 // is judged but the engine and the container's own state. A destination that was named is judged.
-func asMade(s *netstate.Snapshot, t netstate.Target) string {
-	known := s.Why(netstate.Key{Part: netstate.Engine}) == ""
-	if c := s.Container(t.ID); known && t.Direction == netstate.Out && t.Assumed && c != nil && c.Running {
-		return cutOff(s, c)
+func asMade(h *Host, t netstate.Target) string {
+	known := h.Why(netstate.Key{Part: netstate.Engine}) == ""
+	if c := h.Container(t.ID); known && t.Direction == netstate.Out && t.Assumed && c != nil && c.Running {
+		return cutOff(h.Snapshot, c)
 	}
 	return ""
 }

@@ -107,7 +107,7 @@ func Judge(suite []*Check, h *Host, targets []netstate.Target) *Report {
 
 func judge(suite []*Check, h *Host, t netstate.Target) Judgement {
 	results := Run(suite, h, t)
-	j := Judgement{Target: t, Status: StatusOf(results), Reason: asMade(h.Snapshot, t), Causes: []Cause{}, Results: results}
+	j := Judgement{Target: t, Status: StatusOf(results), Reason: asMade(h, t), Causes: []Cause{}, Results: results}
 	if j.Status == Fail || j.Status == Warn {
 		j.Causes = Causes(results)
 	}

@@ -70,6 +70,19 @@ func sysctlLines(s *netstate.Snapshot, name string) []sysctlLine {
 	return append(globs, lines...)
 }
 
+// atBoot returns sysctlLines, which are read once. They are not to be changed.
+func (h *Host) atBoot(name string) []sysctlLine {
+	if h.Files == nil { // this view shows none
+		return nil
+	}
+	lines, ok := h.whole.boot[name]
+	if !ok {
+		lines = sysctlLines(h.Snapshot, name)
+		h.whole.boot[name] = lines
+	}
+	return lines
+}
+
 // setsSysctl says whether a key of a file, which may be a glob, is a name of the sysctl. net.ipv4.ip_forward is another
 // name of net.ipv4.conf.all.forwarding.
 func setsSysctl(key, name string) bool {
@@ -134,7 +147,7 @@ func sysctlFiles(h *Host, name string) []remediate.Step {
 	}
 	var steps []remediate.Step
 	changed := map[string]string{}
-	for _, line := range sysctlLines(h.Snapshot, name) {
+	for _, line := range h.atBoot(name) {
 		if line.Value != "0" || line.Glob {
 			continue
 		}

@@ -171,7 +171,7 @@ func (w *walker) enterGoal(n *netns, bridge *link, p *skb) end {
 	}
 	inside := g.inside(p.gateway)
 	if inside == nil {
-		w.stop(Stop{Hop: Container, Kind: NoAddress, Object: "link eth0", Verdict: Drop,
+		w.stop(Stop{Hop: Container, Kind: NoLink, Object: "link eth0", Verdict: Drop,
 			Why: "the container has no interface with " + p.gateway.String()}, g.ns)
 		p.reset()
 		return end{ns: g.ns, packet: p, socket: w.deliver(g.ns, p)}
@@ -248,7 +248,7 @@ func (w *walker) leaveContainer(n *netns, out *link, p *skb) end {
 
 // macOf returns the address of the link layer that the next hop has, where the host itself has it.
 func (w *walker) macOf(port *link, next netip.Addr) string {
-	l := w.x.host.state.LinkWith(next)
+	l := w.x.host.linkWith(next)
 	if l == nil || port.master() == nil || l.Index != port.Master {
 		return ""
 	}
@@ -257,7 +257,7 @@ func (w *walker) macOf(port *link, next netip.Addr) string {
 
 // goalBridge returns the bridge that a container's packet should come by.
 func (w *walker) goalBridge(n *netns, p *skb) *link {
-	c := w.x.snap.Container(n.container)
+	c := w.x.container(n.container)
 	if c == nil {
 		return nil
 	}
@@ -454,8 +454,8 @@ func (g *goal) isBridge(l *link) bool {
 
 // inside returns the container's interface that has or should have addr, or nil.
 func (g *goal) inside(addr netip.Addr) *link {
-	if l := g.ns.state.LinkWith(addr); l != nil {
-		return g.ns.links[l.Name]
+	if l := g.ns.linkWith(addr); l != nil {
+		return l
 	}
 	if g.container == nil {
 		return nil

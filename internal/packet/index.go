@@ -17,6 +17,7 @@ type Index struct {
 	traces    map[netstate.Target]*Trace
 	host      *netns
 	sandboxes map[string]*netns // by full container ID; all of those that were read
+	byID      map[string]*netstate.Container
 	byAddr    map[netip.Addr][]*link
 	byPort    map[int]*link // index of a veth on the host → its end in a container
 	bridges   map[netip.Addr]string
@@ -51,6 +52,12 @@ func (x *Index) prepare() {
 	x.sandboxes = make(map[string]*netns, len(s.Sandboxes))
 	x.byAddr = map[netip.Addr][]*link{}
 	x.byPort = map[int]*link{}
+	x.byID = make(map[string]*netstate.Container, len(s.Containers))
+	for i := range s.Containers {
+		if c := &s.Containers[i]; x.byID[c.ID] == nil {
+			x.byID[c.ID] = c
+		}
+	}
 	seen := map[string]*netns{}
 	for id, state := range s.Sandboxes {
 		if state == nil || state.ID != "" && state.ID == s.Host.ID {
@@ -61,7 +68,7 @@ func (x *Index) prepare() {
 			continue
 		}
 		name := id
-		if c := s.Container(id); c != nil {
+		if c := x.container(id); c != nil {
 			name = c.Name
 		}
 		ns := newNetns(x, state, id, name)
@@ -99,6 +106,9 @@ func (x *Index) prepare() {
 	}
 	delete(x.bridges, netip.Addr{})
 }
+
+// container returns the container with that full ID, or nil.
+func (x *Index) container(id string) *netstate.Container { return x.byID[id] }
 
 // namespace returns the namespace of a container, or nil: it was not read, or there is none.
 func (x *Index) namespace(c *netstate.Container) *netns {

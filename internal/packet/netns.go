@@ -19,10 +19,16 @@ type netns struct {
 	links   map[string]*link
 	byIndex map[int]*link
 	fibs    map[netstate.Family]*fib
+	filters []*netstate.Qdisc // those with filters
 	hooks   map[hookKey]*hooks
 	sets    map[string]*ipset
 	tracked map[netstate.Family]bool
 	printer netstate.NftPrinter
+
+	// What follows is made when it is first asked for.
+	byAddr map[netip.Addr]*link
+	neighs map[netip.Addr][]*netstate.Neigh
+	confs  map[confKey]confValue
 }
 
 // A link is a network interface in its namespace.
@@ -42,6 +48,11 @@ func newNetns(x *Index, state *netstate.Namespace, container, name string) *netn
 		l := &link{&state.Links[i], n}
 		n.links[l.Name] = l
 		n.byIndex[l.Index] = l
+	}
+	for i := range state.Qdiscs {
+		if q := &state.Qdiscs[i]; q.Filter != "" {
+			n.filters = append(n.filters, q)
+		}
 	}
 	return n
 }
@@ -116,14 +127,31 @@ func (n *netns) why(part netstate.Part, family netstate.Family, variant string) 
 	return n.x.snap.Why(netstate.Key{Part: part, Family: family, Variant: variant, Container: n.container})
 }
 
+type confKey struct {
+	family    netstate.Family
+	dev, name string
+}
+
+type confValue struct {
+	value int
+	known bool
+}
+
 // conf returns net.FAMILY.conf.DEV.NAME as a number, and whether it is known.
 func (n *netns) conf(family netstate.Family, dev, name string) (int, bool) {
-	text, ok := n.state.Sysctls[confName(family, dev, name)]
-	if !ok {
-		return 0, false
+	key := confKey{family, dev, name}
+	v, met := n.confs[key]
+	if !met {
+		if text, ok := n.state.Sysctls[confName(family, dev, name)]; ok {
+			value, err := strconv.Atoi(strings.TrimSpace(text))
+			v = confValue{value, err == nil}
+		}
+		if n.confs == nil {
+			n.confs = map[confKey]confValue{}
+		}
+		n.confs[key] = v
 	}
-	value, err := strconv.Atoi(strings.TrimSpace(text))
-	return value, err == nil
+	return v.value, v.known
 }
 
 // confName returns "net.ipv4.conf.eth0.forwarding"; a dot inside the link's name is written "/".
@@ -173,7 +201,32 @@ func btoi(b bool) int {
 }
 
 // has says whether the namespace has the address.
-func (n *netns) has(addr netip.Addr) bool { return n.state.LinkWith(addr) != nil }
+func (n *netns) has(addr netip.Addr) bool { return n.linkWith(addr) != nil }
+
+// linkWith returns the link that holds addr, or nil.
+func (n *netns) linkWith(addr netip.Addr) *link {
+	if n.byAddr == nil {
+		n.byAddr = make(map[netip.Addr]*link, len(n.state.Addrs))
+		for _, a := range n.state.Addrs {
+			if held := a.Prefix.Addr(); n.byAddr[held] == nil {
+				n.byAddr[held] = n.links[a.Link]
+			}
+		}
+	}
+	return n.byAddr[addr.Unmap()]
+}
+
+// neigh returns what the namespace knows of the neighbours with that address.
+func (n *netns) neigh(addr netip.Addr) []*netstate.Neigh {
+	if n.neighs == nil {
+		n.neighs = make(map[netip.Addr][]*netstate.Neigh, len(n.state.Neighs))
+		for i := range n.state.Neighs {
+			e := &n.state.Neighs[i]
+			n.neighs[e.Addr] = append(n.neighs[e.Addr], e)
+		}
+	}
+	return n.neighs[addr]
+}
 
 // source chooses the address that the kernel would send from by that link to that next hop.
 // Source: inet_select_addr, and RFC 6724 as far as one link has a choice. global: no address of link scope.

@@ -50,7 +50,7 @@ func (p *skb) answer() *skb {
 
 // goalOf returns the goal of a walk to that container.
 func (w *walker) goalOf(id, name string, proto uint8, at port) *goal {
-	g := &goal{x: w.x, id: id, name: name, proto: proto, port: at, container: w.x.snap.Container(id)}
+	g := &goal{x: w.x, id: id, name: name, proto: proto, port: at, container: w.x.container(id)}
 	if g.container == nil {
 		return g
 	}
@@ -185,7 +185,7 @@ func familyWords(family netstate.Family) string {
 
 // ready says whether there is a container to walk to.
 func (w *walker) ready(id, name string) bool {
-	c := w.x.snap.Container(id)
+	c := w.x.container(id)
 	switch {
 	case c == nil && id == "":
 		return true // what any container would meet
@@ -409,7 +409,7 @@ func (w *walker) outward(t netstate.Target) {
 	if !w.ready(t.ID, t.Container) {
 		return
 	}
-	c := w.x.snap.Container(t.ID)
+	c := w.x.container(t.ID)
 	if c == nil {
 		return
 	}

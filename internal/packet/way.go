@@ -238,8 +238,8 @@ func (w *walker) device(n *netns, l *link, hook string, p *skb) {
 	if hook == hookIngress && l.XDP {
 		w.stop(Stop{Hop: hop, Kind: Opaque, Object: "link " + l.Name, Verdict: May, Why: "an XDP program on " + l.Name + " may drop it"}, n)
 	}
-	for _, q := range n.state.Qdiscs {
-		if q.Link != l.Name || q.Filter == "" {
+	for _, q := range n.filters {
+		if q.Link != l.Name {
 			continue
 		}
 		ingress := q.Parent == "ingress" || q.Kind == "ingress"
@@ -262,8 +262,8 @@ func (w *walker) neighbour(n *netns, out *link, next netip.Addr, mac string) {
 	if out.PointTo || out.NoARP {
 		return
 	}
-	for _, e := range n.state.Neighs {
-		if e.Link != out.Name || e.Addr != next || e.Proxy {
+	for _, e := range n.neigh(next) {
+		if e.Link != out.Name || e.Proxy {
 			continue
 		}
 		object := "neigh " + next.String() + " dev " + out.Name

@@ -16,8 +16,9 @@ var Firewalld = &Check{
 	Title: "firewalld lets the container's network pass",
 	Doc: `firewalld filters forwarded packets in tables of its own. The engine puts its bridges into the zone docker,
 whose target is ACCEPT; a bridge in another zone, or in none, has its containers' traffic rejected, but
-for published ports, which firewalld lets in as long as StrictForwardPorts is off. A firewalld that
-starts after the engine takes the engine's iptables rules away and knows nothing of its bridges.`,
+for published ports, which firewalld lets in as long as StrictForwardPorts is off. Policies stand between
+zones, and may stop what the zone lets pass. A firewalld that starts after the engine takes the engine's
+iptables rules away and knows nothing of its bridges.`,
 	Needs:    netstate.Engine | netstate.Links | netstate.Firewalld,
 	Requires: []*Check{Running},
 	Run: func(h *Host, t netstate.Target) []Finding {
@@ -31,8 +32,12 @@ starts after the engine takes the engine's iptables rules away and knows nothing
 				stops = append(stops, stop)
 			}
 		}
+		findings, stops := []Finding(nil), stops
+		if !f.Panic {
+			findings, stops = fenced(h, t, stops)
+		}
 		if len(stops) == 0 {
-			return nil
+			return findings
 		}
 		finding := Finding{At: stops[0].Hop}
 		for _, stop := range stops {
@@ -74,8 +79,8 @@ starts after the engine takes the engine's iptables rules away and knows nothing
 			finding.Problem = fmt.Sprintf("docker-proxy serves this client, and firewalld's zone %s does not let it in", name)
 			finding.Advice = fmt.Sprintf("firewall-cmd --zone=%s --add-port=%d/%s", arg(name), t.Host.Port(), t.Port.Proto)
 		default:
-			return nil // a rule of firewalld's that is no matter of zones: path names it
+			return findings // a rule of firewalld's that is no matter of zones: path names it
 		}
-		return []Finding{finding}
+		return append(findings, finding)
 	},
 }

@@ -100,12 +100,10 @@ func sourceZone(h *Host, t netstate.Target, stops []packet.Stop) []string {
 	return found
 }
 
+// chainSteps are what firewalld's names of a zone's or policy's chains end in.
+var chainSteps = []string{"", "_pre", "_log", "_deny", "_allow", "_post"}
+
 // ofZone says whether firewalld made the chain for that zone: filter_FWD_block, FWDI_block, filter_FWD_block_deny.
 func ofZone(chain, zone string) bool {
-	for _, step := range []string{"", "_pre", "_log", "_deny", "_allow", "_post"} {
-		if strings.HasSuffix(chain, "_"+zone+step) {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(chainSteps, func(step string) bool { return strings.HasSuffix(chain, "_"+zone+step) })
 }

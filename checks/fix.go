@@ -81,7 +81,9 @@ func Lasts(fix *remediate.Fix) string {
 		return !slices.ContainsFunc(fix.Steps, func(s remediate.Step) bool { return !slices.Contains(all, s.Kind) })
 	}
 	switch {
-	case kinds("file", "firewalld-zone-permanent"):
+	case slices.ContainsFunc(fix.Steps, func(s remediate.Step) bool { return s.OneWay }):
+		return "no undo takes it back"
+	case kinds("file", "firewalld-zone-permanent", "firewalld-source-permanent", "firewalld-policy-permanent"):
 		return "for good"
 	case !fix.Opens && kinds("iptables", "nft"):
 		return "until the engine starts again, which makes the same itself"

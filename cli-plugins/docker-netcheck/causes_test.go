@@ -69,7 +69,7 @@ var rootCauses = []rootCause{
 	{"nft-backend-29-docker-user-ignored", "", "rules in a chain that is not reached stop nothing, so nothing is said; forwarding is check forwarding"},
 	{"live-restore-dockerd-dead", "", "no engine answers: exit status 125 says so"},
 	{"fw-strict-forward-ports", "fw-strict-forward-ports", ""},
-	{"fw-docker-zone-altered", "fw-docker-zone-target fw-ctr-subnet-source-zone", ""},
+	{"fw-docker-zone-altered", "fw-docker-zone-target fw-ctr-subnet-source-zone fw-policy-target fw-policy-rich-rule fw-policy-to-host fw-policy-docker-forwarding", ""},
 	{"fw-panic", "fw-panic", ""},
 	{"fw-uplink-zone-proxy-only", "fw-uplink-zone-proxy-only", ""},
 	{"iface-forwarding-off", "iface-forwarding-off-uplink iface-forwarding-off-bridge", ""},

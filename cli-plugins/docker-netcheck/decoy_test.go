@@ -26,6 +26,7 @@ var decoys = []fault{
 	{name: "rich-rule-drop", way: "in", options: lab.Options{Firewalld: true}, inject: `firewall-cmd -q --zone=public --add-rich-rule='rule family=ipv4 source address=203.0.113.0/24 port port=80 protocol=tcp drop'`},
 	{name: "firewalld-forward-port", way: "in", options: lab.Options{Firewalld: true}, inject: `firewall-cmd -q --zone=public --add-forward-port=port=80:proto=tcp:toport=81`},
 	{name: "no-intra-zone-forward", way: "in", options: lab.Options{Firewalld: true}, inject: `firewall-cmd -q --zone=docker --remove-forward`},
+	{name: "no-docker-forwarding", way: "in", suites: []string{lab.Forky}, options: lab.Options{Firewalld: true}, inject: `firewall-cmd -q --policy docker-forwarding --remove-egress-zone docker`},
 	{name: "xtables-lock-held", way: "in", inject: `setsid flock /run/xtables.lock sleep 20 >/dev/null 2>&1 </dev/null &`},
 	{name: "nft-incompatible-table", way: "in", inject: `nft 'add chain ip filter INPUT { type filter hook input priority 0; }'; nft 'add rule ip filter INPUT tcp dport { 22, 443 } ct state vmap { established : accept }'`, status: checks.Unknown}, // iptables cannot list Docker's own rules either
 	{name: "no-proxy", way: "in", options: lab.Options{Daemon: noProxy}, inject: `true`},

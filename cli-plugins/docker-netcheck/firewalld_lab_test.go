@@ -36,6 +36,17 @@ func TestFixFirewalld(t *testing.T) {
 	}
 	b.undoes(broken)
 
+	// A policy that rejects what the container sends: with --persist a reload does not bring that back.
+	b.sh("firewall-cmd -q --permanent --zone=public --remove-interface=docker0; firewall-cmd -q --zone=docker --change-interface=docker0; " + newPolicy +
+		`fc --policy fence --set-target REJECT; fc --policy fence --add-ingress-zone docker; fc --policy fence --add-egress-zone ANY; firewall-cmd -q --reload; sleep 2`)
+	fenced := b.state()
+	b.fixes("--allow", "open", "--persist")
+	b.sh("firewall-cmd -q --reload; sleep 2")
+	b.well()
+	b.undoes(fenced)
+	b.sh("firewall-cmd -q --permanent --delete-policy fence; firewall-cmd -q --reload; sleep 2; firewall-cmd -q --zone=public --change-interface=docker0")
+	broken = b.state()
+
 	// A firewalld that lets nobody change it, as polkit and the bus's policy may have it.
 	b.must(b.host.WriteFile(b.ctx, "/etc/dbus-1/system.d/deny.conf", `<busconfig><policy context="mandatory">
 <deny send_destination="org.fedoraproject.FirewallD1" send_interface="org.fedoraproject.FirewallD1.zone" send_member="changeZoneOfInterface"/></policy></busconfig>`))

@@ -37,14 +37,13 @@ func (c *collection) readFirewalld() {
 		return
 	}
 	defer conn.Close()
-	var pid uint32
-	err = conn.BusObject().CallWithContext(c.ctx, "org.freedesktop.DBus.GetConnectionUnixProcessID", 0, firewalld).Store(&pid)
-	var refusal dbus.Error
-	if errors.As(err, &refusal) && refusal.Name == "org.freedesktop.DBus.Error.NameHasNoOwner" {
-		return // it does not run
-	}
-	if err != nil {
+	var running bool
+	bus := conn.BusObject()
+	if err := bus.CallWithContext(c.ctx, "org.freedesktop.DBus.NameHasOwner", 0, firewalld).Store(&running); err != nil {
 		c.missing(key, fmt.Errorf("system bus: %w", err))
+		return
+	}
+	if !running {
 		return
 	}
 	f := &netstate.FirewalldState{}
@@ -52,13 +51,16 @@ func (c *collection) readFirewalld() {
 	options := c.m.firewalldConf()
 	if c.o.Thorough || options == nil {
 		r.read(options)
-		if err := c.m.readPermanent(f); err != nil {
-			r.errs = append(r.errs, err)
-		}
 	} else {
 		r.options(options)
 	}
-	f.Started = fmt.Sprintf("%d@%s", pid, c.m.started(int(pid)))
+	if err := c.m.readPermanent(f); err != nil {
+		r.errs = append(r.errs, err)
+	}
+	var pid uint32
+	if bus.CallWithContext(c.ctx, "org.freedesktop.DBus.GetConnectionUnixProcessID", 0, firewalld).Store(&pid) == nil {
+		f.Started = fmt.Sprintf("%d@%s", pid, c.m.started(int(pid)))
+	}
 	c.s.Firewalld = f
 	c.missing(key, errors.Join(r.errs...))
 }

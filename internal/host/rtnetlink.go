@@ -40,7 +40,7 @@ next:
 
 // dialRoute opens rtnetlink in the namespace.
 func dialRoute(n netns) (*netlink.Conn, error) {
-	c, err := dial(n, unix.NETLINK_ROUTE)
+	c, err := netlink.Dial(unix.NETLINK_ROUTE, &netlink.Config{NetNS: n.fd()})
 	if err != nil {
 		return nil, fmt.Errorf("rtnetlink: %w", err)
 	}

@@ -2,10 +2,10 @@ package checks
 
 import (
 	"fmt"
-	"regexp"
 	"slices"
 	"strings"
 
+	"github.com/docker-netcheck/docker-netcheck/internal/lazyregexp"
 	"github.com/docker-netcheck/docker-netcheck/internal/netstate"
 	"github.com/docker-netcheck/docker-netcheck/internal/packet"
 	"github.com/docker-netcheck/docker-netcheck/remediate"
@@ -13,17 +13,17 @@ import (
 
 // Of what a rule asks:
 var (
-	oneDirection = regexp.MustCompile(`(^| )(-i|-o|-d|-s|--dports?|--sports?|--ctstate|iifname|oifname|iif|oif|saddr|daddr|dport|sport|ct state) `)
+	oneDirection = lazyregexp.New(`(^| )(-i|-o|-d|-s|--dports?|--sports?|--ctstate|iifname|oifname|iif|oif|saddr|daddr|dport|sport|ct state) `)
 
 	// narrow finds an address or a port that a rule is about, and not all others but that one.
-	narrow = regexp.MustCompile(`(^|[^! ] )(-d|-s|--dports?|--sports?) |(saddr|daddr|dport|sport) [^!]`)
+	narrow = lazyregexp.New(`(^|[^! ] )(-d|-s|--dports?|--sports?) |(saddr|daddr|dport|sport) [^!]`)
 
 	// words finds what a rule says and does not ask: comments, and what it logs.
-	words = regexp.MustCompile(`(--comment )?"(?:\\.|[^"\\])*"|--comment \S+`)
+	words = lazyregexp.New(`(--comment )?"(?:\\.|[^"\\])*"|--comment \S+`)
 )
 
 // asks returns a rule's text, or its object, without what may read like a condition and is none.
-func asks(rule string) string { return words.ReplaceAllString(rule, "") }
+func asks(rule string) string { return words().ReplaceAllString(rule, "") }
 
 // openFix is the narrowest fix for a rule or policy of somebody else that stops the target's packets: a
 // rule before it that accepts this container's traffic and nothing else, or where none can be written, the
@@ -44,7 +44,7 @@ func openFix(h *Host, t netstate.Target, stop packet.Stop) *remediate.Fix {
 		fix.Title = fmt.Sprintf("accept the traffic of %s in %s", Name(t), part[3])
 		after = slices.Insert(slices.Clone(rules), at, accepts...)
 	} else {
-		if stop.Kind != packet.Filter || stop.Owner != "yours" || !narrow.MatchString(asks(part[5])) || strings.Contains(part[5], "{") {
+		if stop.Kind != packet.Filter || stop.Owner != "yours" || !narrow().MatchString(asks(part[5])) || strings.Contains(part[5], "{") {
 			return nil // its owner would bring it back, it keeps out more than this, or a set of its own would not come back
 		}
 		fix.Title = fmt.Sprintf("take the rule out of %s that stops %s: all that it stops gets through", part[3], Name(t))
@@ -74,7 +74,7 @@ func acceptBefore(h *Host, t netstate.Target, stop packet.Stop, before []string)
 	case (via == "local" || via == "docker-proxy") && stop.Hop.Place() == packet.Accept, stop.Hop.Place() == packet.Uplink:
 		return accepts // either direction has its own chain
 	}
-	if policy && !stop.Hop.IsReply() || !policy && !oneDirection.MatchString(asks(stop.Object)) {
+	if policy && !stop.Hop.IsReply() || !policy && !oneDirection().MatchString(asks(stop.Object)) {
 		back := stop.Hop.Reply()
 		if stop.Hop.IsReply() {
 			back = stop.Hop.Place()

@@ -2,20 +2,20 @@ package checks
 
 import (
 	"fmt"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
 
 	"github.com/docker-netcheck/docker-netcheck/internal/dockerd"
+	"github.com/docker-netcheck/docker-netcheck/internal/lazyregexp"
 	"github.com/docker-netcheck/docker-netcheck/internal/netstate"
 )
 
 // The objects of the walk that are rules or policies: command or family, table, chain, and of a rule its
 // number or handle and its text.
 var (
-	ruleObject = regexp.MustCompile(`^(ip6?tables(?:-legacy)?) (\S+) (\S+) (?:(\d+): (.*)|policy DROP)$`)
-	nftObject  = regexp.MustCompile(`^nft (inet|ip6?|netdev|bridge) (\S+) (\S+) (?:handle (\d+): (.*)|policy drop)$`)
+	ruleObject = lazyregexp.New(`^(ip6?tables(?:-legacy)?) (\S+) (\S+) (?:(\d+): (.*)|policy DROP)$`)
+	nftObject  = lazyregexp.New(`^nft (inet|ip6?|netdev|bridge) (\S+) (\S+) (?:handle (\d+): (.*)|policy drop)$`)
 )
 
 // ruleParts returns the command or family, table, chain, number and text in an object that is a rule or policy of
@@ -24,10 +24,10 @@ func ruleParts(object string) (kind string, part []string) {
 	if strings.Contains(object, " in container ") {
 		return "", nil
 	}
-	if part = ruleObject.FindStringSubmatch(object); part != nil {
+	if part = ruleObject().FindStringSubmatch(object); part != nil {
 		return "iptables", part
 	}
-	if part = nftObject.FindStringSubmatch(object); part != nil {
+	if part = nftObject().FindStringSubmatch(object); part != nil {
 		return "nft", part
 	}
 	return "", nil

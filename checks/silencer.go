@@ -2,18 +2,18 @@ package checks
 
 import (
 	"fmt"
-	"regexp"
 	"slices"
 	"strings"
 
+	"github.com/docker-netcheck/docker-netcheck/internal/lazyregexp"
 	"github.com/docker-netcheck/docker-netcheck/internal/netstate"
 )
 
 // quiet matches the rules of iptables that drop what the host itself says of sizes, clamp those that make it
 // needless.
 var (
-	quiet = regexp.MustCompile(`^(-o \S+ )?-p (icmp|ipv6-icmp)( -m icmp6? --icmp(v6)?-type (3|3/4|2|2/0|any))? -j (DROP|REJECT.*)$`)
-	clamp = regexp.MustCompile(`-j TCPMSS `)
+	quiet = lazyregexp.New(`^(-o \S+ )?-p (icmp|ipv6-icmp)( -m icmp6? --icmp(v6)?-type (3|3/4|2|2/0|any))? -j (DROP|REJECT.*)$`)
+	clamp = "-j TCPMSS "
 )
 
 // silencer returns the rule that keeps the host from saying to a container behind the link out that a packet is too
@@ -25,7 +25,7 @@ func silencer(h *Host, family netstate.Family, out string) (object, text string)
 			continue
 		}
 		if chain := set.Table("mangle").Chain("FORWARD"); chain != nil &&
-			slices.ContainsFunc(chain.Rules, func(r netstate.IptablesRule) bool { return clamp.MatchString(r.Text) }) {
+			slices.ContainsFunc(chain.Rules, func(r netstate.IptablesRule) bool { return strings.Contains(r.Text, clamp) }) {
 			return "", ""
 		}
 		for _, name := range []string{"raw", "mangle", "filter"} {
@@ -35,7 +35,7 @@ func silencer(h *Host, family netstate.Family, out string) (object, text string)
 				continue
 			}
 			for n, rule := range chain.Rules {
-				if quiet.MatchString(rule.Text) && mayBeTooLarge(rule.Text, family, out) {
+				if quiet().MatchString(rule.Text) && mayBeTooLarge(rule.Text, family, out) {
 					object, text = fmt.Sprintf("%s %s OUTPUT %d: %s", set.Command(), name, n+1, rule.Text), rule.Text
 					break
 				}

@@ -120,7 +120,7 @@ func fillIn(v reflect.Value, path string, within map[reflect.Type]bool) {
 
 // TestSecretsOfFiles has the one sysctl that is a secret.
 func TestSecretsOfFiles(t *testing.T) {
-	text := secretSysctl.ReplaceAllString("net.ipv4.ip_forward=0\nnet.ipv6.conf.eth0.stable_secret = 2001:db8::1\n net/ipv6/conf/all/stable_secret=x # y\n", "$1 (left out)")
+	text := secretSysctl().ReplaceAllString("net.ipv4.ip_forward=0\nnet.ipv6.conf.eth0.stable_secret = 2001:db8::1\n net/ipv6/conf/all/stable_secret=x # y\n", "$1 (left out)")
 	for _, secret := range []string{"2001:db8", "x # y"} {
 		if strings.Contains(text, secret) {
 			t.Errorf("%q is left: %q", secret, text)

@@ -8,9 +8,9 @@ import (
 	"io/fs"
 	"os"
 	"path"
-	"regexp"
 	"strings"
 
+	"github.com/docker-netcheck/docker-netcheck/internal/lazyregexp"
 	"github.com/docker-netcheck/docker-netcheck/internal/netstate"
 )
 
@@ -70,7 +70,7 @@ func (c *collection) readFiles() {
 }
 
 // secretSysctl is the one sysctl that is a secret: IPv6 addresses follow from it.
-var secretSysctl = regexp.MustCompile(`(?m)^(.*stable_secret\s*=).*$`)
+var secretSysctl = lazyregexp.New(`(?m)^(.*stable_secret\s*=).*$`)
 
 // readQuoted reads a small file.
 func (m machine) readQuoted(name string) (string, error) {
@@ -88,5 +88,5 @@ func (m machine) readQuoted(name string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	return secretSysctl.ReplaceAllString(string(data), "$1 (left out)"), nil
+	return secretSysctl().ReplaceAllString(string(data), "$1 (left out)"), nil
 }

@@ -7,11 +7,11 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
-	"regexp"
 	"slices"
 	"strings"
 	"time"
 
+	"github.com/docker-netcheck/docker-netcheck/internal/lazyregexp"
 	"github.com/docker-netcheck/docker-netcheck/remediate"
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
@@ -168,14 +168,14 @@ func (w window) in(step remediate.Step) remediate.Step {
 }
 
 // ownParts finds sets and chains that a rule ends with itself.
-var ownParts = regexp.MustCompile(`__(set|map|chain)\d+`)
+var ownParts = lazyregexp.New(`__(set|map|chain)\d+`)
 
 // movable says why a rule cannot be put in again as it was.
 func movable(rule string, raw []byte) error {
 	switch {
 	case raw == nil:
 		return errors.New("a rule of it changed meanwhile")
-	case ownParts.Match(raw):
+	case ownParts().Match(raw):
 		return fmt.Errorf("the rule %q has a set or chain of its own, which could not be put back", rule)
 	case strings.Contains(string(raw), "\x00match\x00") || strings.Contains(string(raw), "\x00target\x00"):
 		return fmt.Errorf("the rule %q is of iptables, which could not be put back", rule)

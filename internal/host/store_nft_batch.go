@@ -227,7 +227,7 @@ func tableFlags(value string) []byte {
 
 // hookOf returns the value of a chain without its policy.
 func hookOf(chain string) string {
-	if part := nftBaseChain.FindStringSubmatch(chain); part != nil {
+	if part := nftBaseChain().FindStringSubmatch(chain); part != nil {
 		return part[1] + " " + part[2] + " " + part[3]
 	}
 	return chain
@@ -235,7 +235,7 @@ func hookOf(chain string) string {
 
 // chainAttributes are those of a new chain.
 func chainAttributes(value string) [][]byte {
-	part := nftBaseChain.FindStringSubmatch(value)
+	part := nftBaseChain().FindStringSubmatch(value)
 	if part == nil {
 		return nil
 	}

@@ -7,11 +7,11 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
 
+	"github.com/docker-netcheck/docker-netcheck/internal/lazyregexp"
 	"github.com/docker-netcheck/docker-netcheck/internal/netstate"
 	"github.com/docker-netcheck/docker-netcheck/remediate"
 	"github.com/mdlayher/netlink"
@@ -277,10 +277,10 @@ func (s nftState) change(thing nftThing, step remediate.Step) (did bool, err err
 }
 
 // nftBaseChain is the value of a base chain that can be made here.
-var nftBaseChain = regexp.MustCompile(`^type (filter|nat|route) hook (prerouting|input|forward|output|postrouting) priority (-?\d+); policy (accept|drop);$`)
+var nftBaseChain = lazyregexp.New(`^type (filter|nat|route) hook (prerouting|input|forward|output|postrouting) priority (-?\d+); policy (accept|drop);$`)
 
 func (s nftState) changeChain(t *nftTableState, thing nftThing, now *string, text string) error {
-	made := func(value string) bool { return value == "-" || nftBaseChain.MatchString(value) }
+	made := func(value string) bool { return value == "-" || nftBaseChain().MatchString(value) }
 	switch {
 	case text != "" && !made(text):
 		return fmt.Errorf("chains of %q are not made here", text)

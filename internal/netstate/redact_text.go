@@ -5,9 +5,10 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"regexp"
 	"strconv"
 	"strings"
+
+	"github.com/docker-netcheck/docker-netcheck/internal/lazyregexp"
 )
 
 // text replaces the addresses in a text, with what stands behind them: "1.2.3.0/24", "1.2.3.4-1.2.3.9",
@@ -57,10 +58,10 @@ func inAddr(c byte) bool {
 func inWord(c byte) bool { return c >= 'g' && c <= 'z' || c >= 'G' && c <= 'Z' }
 
 var (
-	behindLength = regexp.MustCompile(`^/([0-9]{1,3})([^0-9.]|$)`)
-	behindMask   = regexp.MustCompile(`^/[0-9]+(\.[0-9]+){3}`)
-	behindRange  = regexp.MustCompile(`^-([0-9A-Fa-f:.]+)`)
-	dotted       = regexp.MustCompile(`(^|[^0-9.])([0-9]{1,3}(?:\.[0-9]{1,3}){3})($|[^0-9.])`)
+	behindLength = lazyregexp.New(`^/([0-9]{1,3})([^0-9.]|$)`)
+	behindMask   = lazyregexp.New(`^/[0-9]+(\.[0-9]+){3}`)
+	behindRange  = lazyregexp.New(`^-([0-9A-Fa-f:.]+)`)
+	dotted       = lazyregexp.New(`(^|[^0-9.])([0-9]{1,3}(?:\.[0-9]{1,3}){3})($|[^0-9.])`)
 )
 
 // token writes a token that may be an address, and what belongs to it of the rest. It returns how long
@@ -83,7 +84,7 @@ func (r *redactor) token(b *strings.Builder, token, rest string) int {
 		b.WriteString(r.addr(addr).String() + token[len(bare):])
 		return len(token)
 	}
-	if length := behindLength.FindStringSubmatch(rest); length != nil {
+	if length := behindLength().FindStringSubmatch(rest); length != nil {
 		if bits, err := strconv.Atoi(length[1]); err == nil && bits <= addr.BitLen() {
 			if to := r.prefix(netip.PrefixFrom(addr, bits)).Addr(); to != addr {
 				bare = to.String()
@@ -92,7 +93,7 @@ func (r *redactor) token(b *strings.Builder, token, rest string) int {
 			return len(token) + 1 + len(length[1])
 		}
 	}
-	if other := behindRange.FindStringSubmatch(rest); other != nil {
+	if other := behindRange().FindStringSubmatch(rest); other != nil {
 		if last, err := netip.ParseAddr(strings.TrimRight(other[1], ".:")); err == nil && last.BitLen() == addr.BitLen() {
 			behind := "-" + strings.TrimRight(other[1], ".:")
 			if from, to := r.span(addr, last); from != addr || to != last {
@@ -103,15 +104,15 @@ func (r *redactor) token(b *strings.Builder, token, rest string) int {
 			return len(token) + len(behind)
 		}
 	}
-	mask := behindMask.FindString(rest)
+	mask := behindMask().FindString(rest)
 	b.WriteString(r.written(addr, bare) + mask)
 	return len(token) + len(mask)
 }
 
 // dotted replaces IPv4 addresses alone.
 func (r *redactor) dotted(text string) string {
-	return dotted.ReplaceAllStringFunc(text, func(found string) string {
-		parts := dotted.FindStringSubmatch(found)
+	return dotted().ReplaceAllStringFunc(text, func(found string) string {
+		parts := dotted().FindStringSubmatch(found)
 		if addr, err := netip.ParseAddr(parts[2]); err == nil {
 			parts[2] = r.addr(addr).String()
 		}

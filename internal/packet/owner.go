@@ -4,6 +4,8 @@ import (
 	"net/netip"
 	"regexp"
 	"strings"
+
+	"github.com/docker-netcheck/docker-netcheck/internal/lazyregexp"
 )
 
 // Who makes rules. Yours is everybody who writes rules by hand or with something not known here.
@@ -50,11 +52,11 @@ func ownerOf(table, chain string) string {
 
 // dockers are the rules that dockerd puts into chains that are not its own. The first group is a bridge, where
 // there is one. Source: moby's libnetwork, every version from 20.10 to 29.
-var dockers = map[string]*regexp.Regexp{
-	"raw PREROUTING": regexp.MustCompile(`^-d \S+ (?:! )?-i (\S+)(?: -p \w+ -m \w+ --dport \d+)? -j (?:DROP|ACCEPT)$`),
-	"nat POSTROUTING": regexp.MustCompile(`^(?:-s \S+ ! -o (\S+)|-o (\S+) -m addrtype --src-type LOCAL|-s \S+ -d \S+ -p \w+ -m \w+ --dport \d+)` +
+var dockers = map[string]func() *regexp.Regexp{
+	"raw PREROUTING": lazyregexp.New(`^-d \S+ (?:! )?-i (\S+)(?: -p \w+ -m \w+ --dport \d+)? -j (?:DROP|ACCEPT)$`),
+	"nat POSTROUTING": lazyregexp.New(`^(?:-s \S+ ! -o (\S+)|-o (\S+) -m addrtype --src-type LOCAL|-s \S+ -d \S+ -p \w+ -m \w+ --dport \d+)` +
 		` -j (?:MASQUERADE|SNAT --to-source \S+)$`),
-	"filter FORWARD": regexp.MustCompile(`^(?:-i (\S+)(?: (?:! )?-o (\S+))? -j (?:ACCEPT|DROP)|-o (\S+) -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT)$`),
+	"filter FORWARD": lazyregexp.New(`^(?:-i (\S+)(?: (?:! )?-o (\S+))? -j (?:ACCEPT|DROP)|-o (\S+) -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT)$`),
 }
 
 // owner tells who made the rule: by its chain, by the chain that it jumps to, by its comment, or by its looks.
@@ -92,7 +94,7 @@ func (r *rule) guessOwner(x *Index) string {
 		return "LXD"
 	}
 	if shape := dockers[r.chain.table+" "+r.chain.name]; shape != nil {
-		if found := shape.FindStringSubmatch(text); found != nil {
+		if found := shape().FindStringSubmatch(text); found != nil {
 			bridge := ""
 			for _, group := range found[1:] {
 				if group != "" && group != "lo" {

@@ -7,11 +7,11 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"regexp"
 	"strconv"
 	"sync/atomic"
 	"unsafe"
 
+	"github.com/docker-netcheck/docker-netcheck/internal/lazyregexp"
 	"golang.org/x/sys/unix"
 )
 
@@ -55,15 +55,15 @@ func readDropFormat() (dropFormat, error) {
 }
 
 var (
-	formatID     = regexp.MustCompile(`(?m)^ID: (\d+)$`)
-	formatField  = regexp.MustCompile(`(?m)^\tfield:[^;]*?(\w+);\toffset:(\d+);`)
-	formatReason = regexp.MustCompile(`\{ (\w+), "(\w+)" \}`)
+	formatID     = lazyregexp.New(`(?m)^ID: (\d+)$`)
+	formatField  = lazyregexp.New(`(?m)^\tfield:[^;]*?(\w+);\toffset:(\d+);`)
+	formatReason = lazyregexp.New(`\{ (\w+), "(\w+)" \}`)
 )
 
 func parseDropFormat(text string) (dropFormat, error) {
 	f := dropFormat{reasons: map[uint32]string{}}
 	at := map[string]int{}
-	for _, field := range formatField.FindAllStringSubmatch(text, -1) {
+	for _, field := range formatField().FindAllStringSubmatch(text, -1) {
 		at[field[1]], _ = strconv.Atoi(field[2])
 	}
 	for name, to := range map[string]*int{"location": &f.location, "protocol": &f.protocol, "reason": &f.reason} {
@@ -71,10 +71,10 @@ func parseDropFormat(text string) (dropFormat, error) {
 			return f, fmt.Errorf("tracefs: tracepoint skb:kfree_skb has no %s", name)
 		}
 	}
-	if id := formatID.FindStringSubmatch(text); id != nil {
+	if id := formatID().FindStringSubmatch(text); id != nil {
 		f.id, _ = strconv.ParseUint(id[1], 10, 64)
 	}
-	for _, r := range formatReason.FindAllStringSubmatch(text, -1) {
+	for _, r := range formatReason().FindAllStringSubmatch(text, -1) {
 		if n, err := strconv.ParseUint(r[1], 0, 32); err == nil {
 			f.reasons[uint32(n)] = r[2]
 		}

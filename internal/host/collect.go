@@ -21,8 +21,9 @@ import (
 //
 // What tells whether all is well is always read. What only helps to name a fault and to mend it is read
 // with Options.Thorough, and costs as much again: the other containers, the engine's /info, which makes it
-// start runc and docker-init, firewalld's settings, for each of whose answers it asks polkit, and the table of
-// connections where no port of UDP is published, of which the kernel looks at each of its 262,144 lists.
+// start runc and docker-init, firewalld's settings, for each of whose answers it asks polkit, and connections,
+// for which the kernel looks at each of its 262,144 lists: TCP's sockets that do not listen, and the table of
+// conntrack where no port of UDP is published.
 //
 // Collect changes nothing: it makes no table, loads no netfilter module and sends no packet. Parts are
 // read side by side; when the engine was restarted or nf_tables changed meanwhile, all is read again,

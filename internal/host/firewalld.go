@@ -37,13 +37,14 @@ func (c *collection) readFirewalld() {
 		return
 	}
 	defer conn.Close()
-	var running bool
-	bus := conn.BusObject()
-	if err := bus.CallWithContext(c.ctx, "org.freedesktop.DBus.NameHasOwner", 0, firewalld).Store(&running); err != nil {
-		c.missing(key, fmt.Errorf("system bus: %w", err))
-		return
+	var pid uint32
+	err = conn.BusObject().CallWithContext(c.ctx, "org.freedesktop.DBus.GetConnectionUnixProcessID", 0, firewalld).Store(&pid)
+	var refusal dbus.Error
+	if errors.As(err, &refusal) && refusal.Name == "org.freedesktop.DBus.Error.NameHasNoOwner" {
+		return // it does not run
 	}
-	if !running {
+	if err != nil {
+		c.missing(key, fmt.Errorf("system bus: %w", err))
 		return
 	}
 	f := &netstate.FirewalldState{}
@@ -51,16 +52,13 @@ func (c *collection) readFirewalld() {
 	options := c.m.firewalldConf()
 	if c.o.Thorough || options == nil {
 		r.read(options)
+		if err := c.m.readPermanent(f); err != nil {
+			r.errs = append(r.errs, err)
+		}
 	} else {
 		r.options(options)
 	}
-	if err := c.m.readPermanent(f); err != nil {
-		r.errs = append(r.errs, err)
-	}
-	var pid uint32
-	if bus.CallWithContext(c.ctx, "org.freedesktop.DBus.GetConnectionUnixProcessID", 0, firewalld).Store(&pid) == nil {
-		f.Started = fmt.Sprintf("%d@%s", pid, c.m.started(int(pid)))
-	}
+	f.Started = fmt.Sprintf("%d@%s", pid, c.m.started(int(pid)))
 	c.s.Firewalld = f
 	c.missing(key, errors.Join(r.errs...))
 }

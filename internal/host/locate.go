@@ -197,7 +197,7 @@ func (m machine) tcpServer(ctx context.Context, conn net.Conn, c *net.TCPConn) (
 	if err := ping(ctx, conn); err != nil {
 		return 0, err
 	}
-	sockets, err := readSockets(netns{}, func() linkNames { return nil })
+	sockets, err := readSockets(netns{}, true, func() linkNames { return nil })
 	if err != nil {
 		return 0, err
 	}

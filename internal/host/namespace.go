@@ -43,7 +43,7 @@ func (c *collection) readNamespace(n netns, id string, ns *netstate.Namespace) {
 	}
 	if c.asked(netstate.Sockets) {
 		c.run(func() {
-			sockets, err1 := readSockets(n, sync.OnceValue(func() linkNames { return <-names }))
+			sockets, err1 := readSockets(n, c.o.Thorough, sync.OnceValue(func() linkNames { return <-names }))
 			var sctp []netstate.Socket
 			err2 := n.do(func() (err error) {
 				sctp, err = c.m.readSCTP()

@@ -31,7 +31,7 @@ func ReadNft(ctx context.Context, c *netlink.Conn) (*netstate.Ruleset, error) {
 
 // dialNetfilter opens nfnetlink in the namespace.
 func dialNetfilter(n netns) (*netlink.Conn, error) {
-	c, err := netlink.Dial(unix.NETLINK_NETFILTER, &netlink.Config{NetNS: n.fd()})
+	c, err := dial(n, unix.NETLINK_NETFILTER)
 	if err != nil {
 		return nil, fmt.Errorf("nfnetlink: %w", err)
 	}

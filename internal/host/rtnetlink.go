@@ -40,7 +40,7 @@ next:
 
 // dialRoute opens rtnetlink in the namespace.
 func dialRoute(n netns) (*netlink.Conn, error) {
-	c, err := netlink.Dial(unix.NETLINK_ROUTE, &netlink.Config{NetNS: n.fd()})
+	c, err := dial(n, unix.NETLINK_ROUTE)
 	if err != nil {
 		return nil, fmt.Errorf("rtnetlink: %w", err)
 	}

@@ -37,20 +37,20 @@ const (
 var tcpStates = []string{"unknown", "established", "syn-sent", "syn-recv", "fin-wait-1", "fin-wait-2", "time-wait",
 	"unconnected", "close-wait", "last-ack", "listen", "closing", "syn-recv", "bound"}
 
-// readSockets dumps the TCP and UDP sockets of both families that a packet can reach: listening,
-// established and half-open ones, unconnected UDP, and TCP ports that are bound only. Connections that
-// are closing are left out.
+// readSockets dumps the TCP and UDP sockets of both families that a packet can reach: listening ones of
+// TCP, all of UDP, and, if asked for, TCP's connections and the ports that are bound only: for these the
+// kernel goes through its whole table of connections, however few there are. Connections that are closing are left out.
 //
 // As ss(8) does, it makes the kernel load its own tcp_diag and udp_diag where they are modules: there
 // is no other way to learn whether an IPv6 socket takes IPv4 too. They touch no packet.
-func readSockets(n netns, names func() linkNames) ([]netstate.Socket, error) {
-	c, err := netlink.Dial(unix.NETLINK_SOCK_DIAG, &netlink.Config{NetNS: n.fd()})
+func readSockets(n netns, connections bool, names func() linkNames) ([]netstate.Socket, error) {
+	c, err := dial(n, unix.NETLINK_SOCK_DIAG)
 	if err != nil {
 		return nil, fmt.Errorf("sock_diag: %w", err)
 	}
 	defer c.Close()
 	var sockets []netstate.Socket
-	for _, query := range socketQueries() {
+	for _, query := range socketQueries(connections) {
 		answers, err := dump(c, query.kind, query.payload)
 		if errors.Is(err, unix.ENOENT) && query.ipv6 { // no IPv6
 			continue
@@ -77,10 +77,13 @@ type socketQuery struct {
 	payload []byte
 }
 
-// socketQueries asks for TCP of both families at once, which only the older request can: the kernel
-// goes through its whole table of connections for each dump. For UDP there is only the newer one.
-func socketQueries() []socketQuery {
-	const tcp = 1<<tcpListen | 1<<tcpEstablished | 1<<tcpSynReceived | 1<<tcpNewSynRecv | 1<<tcpBoundInactive
+// socketQueries asks for TCP of both families at once, which only the older request can. For UDP there
+// is only the newer one.
+func socketQueries(connections bool) []socketQuery {
+	tcp := uint32(1 << tcpListen)
+	if connections {
+		tcp |= 1<<tcpEstablished | 1<<tcpSynReceived | 1<<tcpNewSynRecv | 1<<tcpBoundInactive
+	}
 	old := make([]byte, sizeofInetDiagReq)
 	binary.NativeEndian.PutUint32(old[52:], tcp)
 	queries := []socketQuery{{kind: tcpDiagGetSock, proto: "tcp", payload: old}}

@@ -10,8 +10,8 @@ import (
 
 const module = "github.com/docker-netcheck/docker-netcheck/"
 
-// allowed lists, for each package, which of the project's own it may import. What is not listed may
-// import nothing of the project.
+// allowed lists, for each package, which of the project's own it may import beside lazyregexp. What is not
+// listed may import nothing of the project.
 var allowed = map[string][]string{
 	"cli-plugins/docker-netcheck": {"checks", "internal/host", "internal/probe", "internal/agent", "internal/metadata", "remediate", "internal/netstate", "internal/packet"},
 	"checks":                      {"internal/packet", "internal/dockerd", "internal/netstate", "remediate"},
@@ -38,7 +38,7 @@ func TestImportsPointOneWay(t *testing.T) {
 		name := strings.TrimPrefix(fields[0], module)
 		for _, imported := range fields[1:] {
 			own, ok := strings.CutPrefix(imported, module)
-			if !ok {
+			if !ok || own == "internal/lazyregexp" && name != own {
 				continue
 			}
 			seen++

@@ -165,6 +165,12 @@ func TestSysctlsOfNamespace(t *testing.T) {
 	var values map[string]string
 	if err := n.do(func() (err error) {
 		values, err = machine{}.readSysctls()
+		for _, name := range namespaceSysctls {
+			text, missing := os.ReadFile("/proc/sys/" + strings.ReplaceAll(name, ".", "/"))
+			if value, ok := values[name]; ok != (missing == nil) || value != strings.TrimSuffix(string(text), "\n") && name != "net.netfilter.nf_conntrack_count" {
+				t.Errorf("%s = %q (there: %t), its file says %q, %v", name, value, ok, text, missing)
+			}
+		}
 		return err
 	}); err != nil {
 		t.Fatal(err)

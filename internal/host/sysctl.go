@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io/fs"
 	"os"
+	"path"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -69,12 +70,19 @@ func (m machine) readSysctls() (map[string]string, error) {
 	if err != nil {
 		return nil, err
 	}
+	tree := directories{"": {fd: int(sys.Fd())}}
 	defer sys.Close()
+	defer tree.close()
 	values := make(map[string]string, len(names))
 	buffer := make([]byte, 4096)
 	var wrong []error
 	for _, name := range names {
-		value, err := readAt(int(sys.Fd()), strings.ReplaceAll(name, ".", "/"), buffer)
+		directory, base := path.Split(strings.ReplaceAll(name, ".", "/"))
+		fd, err := tree.open(strings.TrimSuffix(directory, "/"))
+		var value string
+		if err == nil {
+			value, err = readAt(fd, base, buffer)
+		}
 		switch {
 		case err == nil:
 			values[name] = value
@@ -83,6 +91,40 @@ func (m machine) readSysctls() (map[string]string, error) {
 		}
 	}
 	return values, errors.Join(wrong...)
+}
+
+// directories are those below the one named "" that were opened, by path.
+//
+// The kernel keeps what it found below /proc/sys/net by name, for all namespaces together, and tells them apart one
+// by one: with 300 namespaces a path through net takes 70 µs. A directory that is open is of one namespace, and so
+// is what is below it.
+type directories map[string]directory
+
+type directory struct {
+	fd  int
+	err error // why it could not be opened
+}
+
+func (all directories) open(name string) (int, error) {
+	if d, ok := all[name]; ok {
+		return d.fd, d.err
+	}
+	above, base := path.Split(name)
+	var d directory
+	if d.fd, d.err = all.open(strings.TrimSuffix(above, "/")); d.err == nil {
+		d.fd, d.err = unix.Openat(d.fd, base, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	}
+	all[name] = d
+	return d.fd, d.err
+}
+
+// close closes all but the one named "".
+func (all directories) close() {
+	for name, d := range all {
+		if name != "" && d.err == nil {
+			unix.Close(d.fd)
+		}
+	}
 }
 
 // readAt reads a small file below an open directory without the newline at its end.

@@ -39,9 +39,7 @@ func TestNameserverOnLoopback(t *testing.T) {
 			web.ResolvConf = c.lines
 			ns := s.Sandboxes[web.ID]
 			ns.Sockets = append(ns.Sockets, c.sockets...)
-			loopback := way(netstate.IPv4, "lo", netip.MustParsePrefix("127.0.0.0/8"), netip.Addr{})
-			loopback.Table, loopback.Type = 255, "local"
-			ns.Routes = append(ns.Routes, loopback)
+			ns.Routes = append(ns.Routes, netstate.Route{Family: netstate.IPv4, Table: 255, Type: "local", Dst: netip.MustParsePrefix("127.0.0.0/8"), Hops: []netstate.RouteHop{{Dev: "lo"}}})
 			targets, _, _ := Targets(s, Ask{})
 			at := slices.IndexFunc(targets, func(t netstate.Target) bool { return t.ID == web.ID && t.DNS })
 			result := Run([]*Check{DNS}, NewHost(s), targets[at])[0]

@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/docker-netcheck/docker-netcheck/internal/netstate"
+	"github.com/docker-netcheck/docker-netcheck/internal/netstate/fixture"
 )
 
 // crowded returns a host with that many containers, each with a published port, and that many rules of
@@ -25,7 +26,7 @@ func crowded(containers, more int) *netstate.Snapshot {
 	}
 	h.Addrs = []netstate.Addr{{Link: "lo", Prefix: netip.MustParsePrefix("127.0.0.1/8"), Scope: "host"}, {Link: "eth0", Prefix: netip.MustParsePrefix("198.51.100.15/24"), Scope: "global"},
 		{Link: "docker0", Prefix: netip.MustParsePrefix("172.17.0.1/16"), Scope: "global"}}
-	h.Routes = append(routes(netstate.IPv4, "eth0", h.Addrs[1].Prefix, netip.MustParseAddr("198.51.100.1")), routes(netstate.IPv4, "docker0", h.Addrs[2].Prefix, netip.Addr{})...)
+	h.Routes = append(fixture.RoutesOf("eth0", h.Addrs[1].Prefix, netip.MustParseAddr("198.51.100.1")), fixture.RoutesOf("docker0", h.Addrs[2].Prefix, netip.Addr{})...)
 	network := netstate.Network{ID: "n", Name: "bridge", Driver: "bridge", Options: map[string]string{"com.docker.network.bridge.name": "docker0"}}
 	var dnat, forward, raw []netstate.IptablesRule
 	rule := func(list *[]netstate.IptablesRule, format string, args ...any) {
@@ -44,7 +45,7 @@ func crowded(containers, more int) *netstate.Snapshot {
 		s.Sandboxes[id] = &netstate.Namespace{ID: "net:[" + id + "]", NSID: &i,
 			Links:   []netstate.Link{{Index: 1, Name: "lo", Loopback: true, Up: true, Carrier: true}, {Index: 2, Name: "eth0", Kind: "veth", Up: true, Carrier: true, Peer: 10 + i}},
 			Addrs:   []netstate.Addr{{Link: "eth0", Prefix: netip.PrefixFrom(addr, 16), Scope: "global"}},
-			Routes:  routes(netstate.IPv4, "eth0", netip.PrefixFrom(addr, 16), h.Addrs[2].Prefix.Addr()),
+			Routes:  fixture.RoutesOf("eth0", netip.PrefixFrom(addr, 16), h.Addrs[2].Prefix.Addr()),
 			Sockets: []netstate.Socket{{Proto: "tcp", State: "listen", Local: netip.MustParseAddrPort("0.0.0.0:80")}}}
 		rule(&dnat, "! -i docker0 -p tcp -m tcp --dport %d -j DNAT --to-destination %s:80", 10000+i, addr)
 		rule(&forward, "-d %s/32 ! -i docker0 -o docker0 -p tcp -m tcp --dport 80 -j ACCEPT", addr)

@@ -4,11 +4,9 @@ package checks
 
 import (
 	"context"
-	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
-	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -18,30 +16,17 @@ import (
 	"golang.org/x/sys/unix"
 
 	machine "github.com/docker-netcheck/docker-netcheck/internal/host"
+	"github.com/docker-netcheck/docker-netcheck/internal/lab"
 	"github.com/docker-netcheck/docker-netcheck/internal/netstate"
 	"github.com/docker-netcheck/docker-netcheck/internal/netstate/fixture"
 	"github.com/docker-netcheck/docker-netcheck/internal/netstate/nftwire"
 	"github.com/docker-netcheck/docker-netcheck/remediate"
 )
 
-// newNamespace moves the test into a network namespace of its own, with all programs that it starts. The
-// test's goroutine stays locked to its thread: both end together, and the namespace with them.
+// newNamespace gives the test a network namespace of its own, and connects to its nf_tables.
 func newNamespace(t *testing.T) *netlink.Conn {
 	t.Helper()
-	skip := t.Skip
-	if os.Getenv("CI") != "" {
-		skip = t.Fatal
-	}
-	if os.Getuid() != 0 {
-		skip("needs root, to make a network namespace")
-	}
-	if _, err := exec.LookPath("nft"); err != nil {
-		skip(err)
-	}
-	runtime.LockOSThread()
-	if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
-		t.Fatal(err)
-	}
+	lab.OwnNetns(t, "nft")
 	c, err := netlink.Dial(unix.NETLINK_NETFILTER, nil)
 	if err != nil {
 		t.Fatal(err)

@@ -5,26 +5,16 @@ package host
 import (
 	"context"
 	"errors"
-	"os"
-	"runtime"
 	"testing"
 
+	"github.com/docker-netcheck/docker-netcheck/internal/lab"
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
 )
 
 // TestReadNft reads a new namespace, which has no rules. What the messages mean is nftwire's to test.
 func TestReadNft(t *testing.T) {
-	if os.Getuid() != 0 {
-		if os.Getenv("CI") != "" {
-			t.Fatal("needs root, to make a network namespace")
-		}
-		t.Skip("needs root, to make a network namespace")
-	}
-	runtime.LockOSThread() // for good: the thread ends with the test, and the namespace with the thread
-	if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
-		t.Fatal(err)
-	}
+	lab.OwnNetns(t)
 	c, err := netlink.Dial(unix.NETLINK_NETFILTER, nil)
 	if err != nil {
 		t.Fatal(err)

@@ -8,12 +8,13 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"strings"
 	"testing"
 
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
+
+	"github.com/docker-netcheck/docker-netcheck/internal/lab"
 )
 
 var record = flag.Bool("record", false, "write the recordings anew: NAME.netlink and NAME.txt of each testdata/NAME.nft")
@@ -73,24 +74,10 @@ func appendMessage(b []byte, m netlink.Message) []byte {
 	return b
 }
 
-// newNamespace moves the test into a network namespace of its own, with all programs that it starts, and connects
-// there. The test's goroutine stays locked to its thread: both end together, and the namespace with them.
+// newNamespace gives the test a network namespace of its own, and connects to its nf_tables.
 func newNamespace(t *testing.T) *netlink.Conn {
 	t.Helper()
-	skip := t.Skip
-	if os.Getenv("CI") != "" {
-		skip = t.Fatal
-	}
-	if os.Getuid() != 0 {
-		skip("needs root, to make a network namespace")
-	}
-	if _, err := exec.LookPath("nft"); err != nil {
-		skip(err)
-	}
-	runtime.LockOSThread()
-	if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
-		t.Fatal(err)
-	}
+	lab.OwnNetns(t, "nft")
 	c, err := netlink.Dial(unix.NETLINK_NETFILTER, nil)
 	if err != nil {
 		t.Fatal(err)

@@ -26,7 +26,7 @@ be judged is the way there, not what the servers answer.`,
 		if !t.DNS || c == nil {
 			return nil
 		}
-		if broken := embeddedDNS(h, c); broken != nil {
+		if broken := embeddedDNS(h, t, c); broken != nil {
 			return broken
 		}
 		if h.Walk(t).Verdict.Stops() {
@@ -71,7 +71,7 @@ be judged is the way there, not what the servers answer.`,
 const embedded = "127.0.0.11"
 
 // embeddedDNS says so where the rules are gone that lead the container's questions to the engine.
-func embeddedDNS(h *Host, c *netstate.Container) []Finding {
+func embeddedDNS(h *Host, t netstate.Target, c *netstate.Container) []Finding {
 	ns := h.Sandboxes[c.ID]
 	if ns == nil || h.Program().Nftables || !slices.ContainsFunc(c.Endpoints, func(e netstate.Endpoint) bool {
 		return e.Network != "bridge" && e.Network != "host" && e.Network != "none"
@@ -90,9 +90,10 @@ func embeddedDNS(h *Host, c *netstate.Container) []Finding {
 	}
 	bound := slices.IndexFunc(ns.Sockets, func(s netstate.Socket) bool { return s.Proto == "udp" && s.Local.Addr().String() == embedded })
 	if bound < 0 {
-		return []Finding{{Object: "socket " + embedded + ":53 in container " + c.Name, At: packet.Container,
-			Problem: "the engine's resolver does not listen in the container's namespace",
-			Advice:  "docker restart " + c.Name}}
+		finding := Finding{Object: "socket " + embedded + ":53 in container " + c.Name, At: packet.Container,
+			Problem: "the engine's resolver does not listen in the container's namespace"}
+		finding.byRestart(h, t)
+		return []Finding{finding}
 	}
 	return []Finding{{Object: fmt.Sprintf("iptables nat DOCKER_OUTPUT: missing -d %s/32 -p udp -m udp --dport 53 -j DNAT --to-destination %s in container %s", embedded, ns.Sockets[bound].Local, c.Name),
 		At: packet.Container, Problem: "the rules in the container are gone that lead its questions to the engine's resolver",

@@ -13,7 +13,7 @@ func proxyMissing(h *Host, t netstate.Target, f Finding) []Finding {
 	f.Object, f.At = "engine docker-proxy", packet.Socket
 	if stop := trace.Stop(packet.Diverted); stop != nil && stop.Object == "docker-proxy" {
 		f.Problem, f.explains = stop.Why, []string{stop.Object}
-		f.Advice = "docker restart " + t.Container + " starts a docker-proxy for its present address"
+		f.Advice = staleProxy(h, t)
 		return []Finding{f}
 	}
 	stop := trace.Stop(packet.NotPublished)
@@ -28,6 +28,17 @@ func proxyMissing(h *Host, t netstate.Target, f Finding) []Finding {
 	f.Problem = fmt.Sprintf("no docker-proxy serves %s/%s, and no rule sends this client to the container", t.Host, t.Port.Proto)
 	f.Evidence = []string{"no process docker-proxy for " + t.Host.String() + "/" + t.Port.Proto}
 	f.explains = []string{stop.Object}
-	f.Advice = "docker restart " + t.Container + " starts it anew"
+	f.byRestart(h, t)
 	return []Finding{f}
+}
+
+// staleProxy says what to do about a docker-proxy that leads to where the container is no longer: it holds the
+// host port, with which the container could not start again.
+func staleProxy(h *Host, t netstate.Target) string {
+	for _, proxy := range h.Proxies {
+		if proxy.Host.Port() == t.Host.Port() && proxy.Proto == t.Port.Proto {
+			return fmt.Sprintf("kill %d, which is that docker-proxy, then docker restart %s starts one for its present address", proxy.PID, arg(t.Container))
+		}
+	}
+	return "docker restart " + arg(t.Container) + " starts a docker-proxy for its present address"
 }

@@ -34,7 +34,7 @@ namespace when that one is restarted or made anew.`,
 				name = gatewayLink(h, t)
 			}
 			if finding.Fix = restoreInside(h, t, name); finding.Fix == nil {
-				finding.Advice = "docker restart " + t.Container
+				finding.byRestart(h, t)
 			}
 			findings = append(findings, finding)
 		}

@@ -5,6 +5,7 @@ import (
 
 	"github.com/docker-netcheck/docker-netcheck/internal/netstate"
 	"github.com/docker-netcheck/docker-netcheck/internal/packet"
+	"github.com/docker-netcheck/docker-netcheck/remediate"
 )
 
 // Running looks at the container's own state.
@@ -22,6 +23,8 @@ ended stands in its exit status, its error and docker logs.`,
 		case c.Paused:
 			finding.Problem = "the container is paused"
 			finding.Advice = "docker unpause " + arg(c.Name)
+			finding.Fix = &remediate.Fix{Title: "let " + c.Name + " go on, which somebody paused", Opens: true,
+				Steps: []remediate.Step{remediate.Set("container", c.Name, "paused", "running").Guarded(remediate.GuardContainer+" "+c.ID, c.StartedAt)}}
 		case c.Restarting:
 			finding.Problem = fmt.Sprintf("the container keeps restarting, its last exit status was %d", c.ExitCode)
 			finding.Advice = "docker logs " + arg(c.Name)

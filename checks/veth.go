@@ -28,7 +28,7 @@ a port of the bridge. It has to be there, up, on the right bridge and forwarding
 				finding.Fix = linkMaster(h, name, bridgeOf(h, t))
 			}
 			if finding.Fix == nil {
-				finding.Advice = "docker restart " + t.Container + " makes a new pair"
+				finding.byRestart(h, t) // makes a new pair
 			}
 			findings = append(findings, finding)
 		}

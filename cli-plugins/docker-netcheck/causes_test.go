@@ -90,7 +90,7 @@ var rootCauses = []rootCause{
 	{"gateway-mode-routed", "gateway-mode-routed", "by design: judged a failure only for a client that was named"},
 	{"icc-false", "icc-false", ""},
 	{"bridge-family-filter", "nft-bridge-drop bridge-port-isolated bridge-port-disabled", ""},
-	{"veth-detached", "veth-detached", ""},
+	{"veth-detached", "veth-detached veth-deleted veth-deleted-shared", ""},
 	{"link-down", "veth-down bridge-down ctr-eth0-down", ""},
 	{"bridge-missing", "bridge-deleted", ""},
 	{"bridge-route-missing", "bridge-route-missing", ""},

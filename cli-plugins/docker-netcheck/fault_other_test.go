@@ -11,8 +11,8 @@ import (
 var otherFaults = []fault{
 	{name: "path-mtu-smaller", inject: `ip link set eth0 mtu 1300; iptables -I OUTPUT -p icmp --icmp-type fragmentation-needed -j DROP`,
 		way: "big", status: checks.Warn, check: "mtu", object: `iptables filter OUTPUT 1: .*`},
-	{name: "docker-proxy-killed", inject: `kill $(pidof docker-proxy)`, args: []string{"--client", "localhost", "web"},
-		way: "localhost", check: "published", object: `engine docker-proxy`},
+	{name: "docker-proxy-killed", inject: `kill $(pidof docker-proxy); for i in $(seq 40); do ss -ltnH | grep -q :80 || break; sleep .05; done`, args: []string{"--client", "localhost", "web"},
+		way: "localhost", check: "published", object: `engine docker-proxy`, fixed: true, allow: "disrupt"},
 	{name: "docker-proxy-stale", inject: `docker rm -f web; setsid $(command -v docker-proxy || echo /usr/libexec/docker/docker-proxy) -proto tcp -host-ip 0.0.0.0 -host-port 80 -container-ip 172.17.0.9 -container-port 80 >/dev/null 2>&1 3>/dev/null </dev/null &
 sleep .5; docker run -d --name web -p 80:80 bb:1 httpd -f -p 80 -h /www || true`,
 		suites: []string{lab.Bookworm, lab.Forky}, way: "in", check: "published", object: `socket 0\.0\.0\.0:80 docker-proxy`},

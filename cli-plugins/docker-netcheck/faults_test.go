@@ -107,6 +107,13 @@ func (f fault) test(t *testing.T, suite, path string) string {
 	}
 
 	fix := []string{"--fix", "--yes"}
+	if f.allow == "disrupt" {
+		report, exit = b.netcheck(append(fix, args...)...)
+		if exit == 0 || report.Fix == nil || report.Fix.Changed || len(report.Fix.Refused) == 0 {
+			t.Errorf("--fix without --allow disrupt: exit status %d, %s", exit, jsonOf(report.Fix))
+		}
+		b.settles(broken)
+	}
 	if f.allow != "" {
 		fix = append(fix, "--allow", f.allow)
 	}
@@ -117,7 +124,14 @@ func (f fault) test(t *testing.T, suite, path string) string {
 	if got := b.works(f); got != "ok" { // a carrier may be a second late
 		t.Errorf("after the fix, %s: %s", f.way, got)
 	}
-	if out, exit := b.run("docker", "netcheck", "undo", "--yes"); exit != 0 {
+	out, exit := b.run("docker", "netcheck", "undo", "--yes")
+	if f.allow == "disrupt" {
+		if exit != 1 || !strings.Contains(b.stderr, "cannot be taken back") {
+			t.Errorf("undo of a restart: exit status %d: %s%s", exit, out, b.stderr)
+		}
+		return object
+	}
+	if exit != 0 {
 		t.Errorf("undo: exit status %d: %s%s", exit, out, b.stderr)
 	}
 	b.settles(broken)

@@ -140,11 +140,14 @@ func whyNothing(r *checks.Report, refused []checks.Refusal) string {
 // notApplied says why a plan was not made. What somebody else did meanwhile ends with a report; what
 // netcheck itself cannot do here is its own error.
 func (o *checkOptions) notApplied(ctx context.Context, dockerCLI command.Cli, found *judged, run *remediate.Run, refused []checks.Refusal, err error) (int, error) {
+	var stays *remediate.RefusedError
 	switch {
 	case errors.Is(err, agent.ErrLost):
 		return 0, err
 	case run != nil && run.State == remediate.Unfinished:
 		return 0, err // it says what is left
+	case errors.As(err, &stays):
+		return 0, fmt.Errorf("all that can be was taken back: %w", err)
 	case ctx.Err() != nil:
 		return 0, errors.New("nothing was changed")
 	case run == nil && !errors.Is(err, remediate.ErrChanged) && !errors.Is(err, remediate.ErrBusy):
@@ -161,16 +164,22 @@ func (o *checkOptions) notApplied(ctx context.Context, dockerCLI command.Cli, fo
 // takeBack undoes a plan that did not help because of err, and shows the report with it and the one
 // without. after is nil if it is not known what the plan did.
 func (o *checkOptions) takeBack(ctx context.Context, dockerCLI command.Cli, found, after *judged, run *remediate.Run, refused []checks.Refusal, err error) (int, error) {
+	taken := "everything was taken back"
 	if run.ID != "" {
-		if _, undoErr := o.machine.Undo(context.WithoutCancel(ctx), run.ID); undoErr != nil {
+		_, undoErr := o.machine.Undo(context.WithoutCancel(ctx), run.ID)
+		var stays *remediate.RefusedError
+		switch {
+		case errors.As(undoErr, &stays):
+			taken = "all that can be was taken back (" + stays.Error() + ")"
+		case undoErr != nil:
 			return 0, fmt.Errorf("%w; run %s was not taken back: %w", err, run.ID, undoErr)
 		}
 	}
 	switch {
 	case ctx.Err() != nil:
-		return 0, errors.New("everything was taken back")
+		return 0, errors.New(taken)
 	case after == nil:
-		return 0, fmt.Errorf("everything was taken back: %w", err)
+		return 0, fmt.Errorf("%s: %w", taken, err)
 	}
 	if !o.quiet && o.format == "" {
 		fmt.Fprintln(dockerCLI.Out(), "\nWITH THE FIX, which is taken back:")
@@ -178,7 +187,7 @@ func (o *checkOptions) takeBack(ctx context.Context, dockerCLI command.Cli, foun
 			return 0, err
 		}
 	}
-	fmt.Fprintf(dockerCLI.Err(), "docker netcheck: everything was taken back: %s\n", clean(err.Error()))
+	fmt.Fprintf(dockerCLI.Err(), "docker netcheck: %s: %s\n", clean(taken), clean(err.Error()))
 	found.report.Fix = &checks.FixOutcome{
 		Run: run.ID, Applied: []remediate.Step{}, Refused: orEmpty(refused), Why: err.Error(), Tried: after.report.Targets,
 	}
@@ -193,14 +202,22 @@ func (o *checkOptions) printDocument(dockerCLI command.Cli, found *judged) error
 	return o.print(dockerCLI, found)
 }
 
-// settling is how long a change may take to show: links learn of each other's carrier up to a second late.
-const settling = 3 * time.Second
+// How long a change may take to show: links learn of each other's carrier up to a second late, and a program that
+// was started anew does not listen at once.
+const (
+	settling = 3 * time.Second
+	starting = 20 * time.Second
+)
 
 // settled judges again after a plan was made: until all is well, or for as long as it may take to show.
 func (o *checkOptions) settled(ctx context.Context, notes *streams.Out, before *checks.Report, plan *remediate.Plan) (*judged, error) {
 	done := progress(notes, "judging again")
 	defer done()
-	for deadline := time.Now().Add(settling); ; {
+	patience := settling
+	if plan.Disrupts {
+		patience = starting
+	}
+	for deadline := time.Now().Add(patience); ; {
 		after, err := o.judge(ctx)
 		if err != nil || after.report.Verdict != checks.Fail && checks.Helped(before, after.report, plan) == nil || time.Now().After(deadline) {
 			return after, err
@@ -261,7 +278,7 @@ func (p *printer) made(run *remediate.Run, plan *remediate.Plan, before *checks.
 	if run.ID == "" {
 		fmt.Fprintln(p.out, "DONE  nothing had to be changed")
 	} else {
-		fmt.Fprintf(p.out, "DONE  run %s; docker netcheck undo takes it back\n", run.ID)
+		fmt.Fprintf(p.out, "DONE  run %s; docker netcheck undo %s\n", run.ID, undoes(run))
 		if before != nil {
 			for _, title := range before.Fleeting(plan) {
 				fmt.Fprintf(p.out, "      until reboot: %s\n", clean(title))
@@ -269,6 +286,23 @@ func (p *printer) made(run *remediate.Run, plan *remediate.Plan, before *checks.
 		}
 	}
 	fmt.Fprintln(p.out)
+}
+
+// undoes says what undo makes of a run.
+func undoes(run *remediate.Run) string {
+	var stays []string
+	for i, step := range run.Steps {
+		if step.OneWay && run.Changed[i] {
+			stays = append(stays, clean(step.Object()))
+		}
+	}
+	switch len(stays) {
+	case 0:
+		return "takes it back"
+	case len(run.Steps):
+		return "cannot take it back"
+	}
+	return "takes it back, but for " + strings.Join(stays, ", ")
 }
 
 // confirm asks a question of which only y and yes are a yes. A cancelled context is no answer.

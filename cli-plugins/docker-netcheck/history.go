@@ -58,7 +58,11 @@ func runHistory(ctx context.Context, dockerCLI command.Cli, machine agent.Machin
 		if !all && gone(&run) {
 			continue
 		}
-		fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%s\n", run.ID, run.Time.Local().Format("2006-01-02 15:04:05"), run.State, len(run.Steps), clean(strings.Join(run.Titles, "; ")))
+		state := run.State
+		if len(run.Refused) > 0 {
+			state += fmt.Sprintf(", but for %d", len(run.Refused))
+		}
+		fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%s\n", run.ID, run.Time.Local().Format("2006-01-02 15:04:05"), state, len(run.Steps), clean(strings.Join(run.Titles, "; ")))
 	}
 	return 0, w.Flush()
 }

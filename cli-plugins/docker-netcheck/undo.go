@@ -106,7 +106,9 @@ func refusedUndo(dockerCLI command.Cli, err error) (int, error) {
 func (p *printer) takeBack(run *remediate.Run) {
 	fmt.Fprintf(p.out, "run %s of %s: %s\n", run.ID, run.Time.Local().Format("2006-01-02 15:04:05"), clean(strings.Join(run.Titles, "; ")))
 	for i := len(run.Steps) - 1; i >= 0; i-- {
-		if run.Changed[i] {
+		if run.Changed[i] && run.Steps[i].OneWay {
+			fmt.Fprintf(p.out, "%s: cannot be taken back\n", clean(run.Steps[i].Object()))
+		} else if run.Changed[i] {
 			for line := range strings.Lines(run.Steps[i].Reverse().Diff()) {
 				fmt.Fprintln(p.out, clean(strings.TrimSuffix(line, "\n")))
 			}

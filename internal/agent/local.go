@@ -11,9 +11,15 @@ import (
 
 // local is the host that this program runs on.
 type local struct {
-	docker  host.Docker
+	docker  engineAPI
 	context string
 	place   host.Place
+}
+
+// An engineAPI is what is used of the Docker API.
+type engineAPI interface {
+	host.Docker
+	host.Changer
 }
 
 func (l *local) Collect(ctx context.Context, o host.Options) (*netstate.Snapshot, error) {
@@ -37,14 +43,14 @@ func (l *local) Apply(ctx context.Context, plan *remediate.Plan) (*remediate.Run
 	if err := l.here(); err != nil {
 		return nil, err
 	}
-	return l.journal().Apply(ctx, plan, stores(), l.facts())
+	return l.journal().Apply(ctx, plan, stores(l.docker), l.facts())
 }
 
 func (l *local) Undo(ctx context.Context, id string) (*remediate.Run, error) {
 	if err := l.here(); err != nil {
 		return nil, err
 	}
-	return l.journal().Undo(ctx, id, stores(), l.facts())
+	return l.journal().Undo(ctx, id, stores(l.docker), l.facts())
 }
 
 func (l *local) Runs(context.Context) (remediate.History, error) {

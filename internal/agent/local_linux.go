@@ -10,10 +10,11 @@ import (
 	"github.com/docker-netcheck/docker-netcheck/remediate"
 )
 
-// stores are those of this machine, and what probes make.
-func stores() remediate.Stores {
+// stores are those of this machine, what probes make, and the engine's containers.
+func stores(docker host.Changer) remediate.Stores {
 	all := maps.Clone(host.Stores())
 	all[probe.Kind] = probe.Store{}
+	all["container"] = host.ContainerStore(docker)
 	return all
 }
 
@@ -23,13 +24,13 @@ func (l *local) Observe(ctx context.Context, r *probe.Request) (_ *probe.Observa
 		return nil, err
 	}
 	plan := &remediate.Plan{Titles: []string{ProbeTitle}, Steps: r.Installs()}
-	run, err := l.journal().Apply(ctx, plan, stores(), l.facts())
+	run, err := l.journal().Apply(ctx, plan, stores(l.docker), l.facts())
 	if err != nil {
 		return nil, err
 	}
 	defer func() {
 		if run.ID != "" {
-			_, undone := l.journal().Undo(context.WithoutCancel(ctx), run.ID, stores(), l.facts())
+			_, undone := l.journal().Undo(context.WithoutCancel(ctx), run.ID, stores(l.docker), l.facts())
 			err = errors.Join(err, undone)
 		}
 	}()

@@ -2,6 +2,9 @@
 
 package agent
 
-import "github.com/docker-netcheck/docker-netcheck/remediate"
+import (
+	"github.com/docker-netcheck/docker-netcheck/internal/host"
+	"github.com/docker-netcheck/docker-netcheck/remediate"
+)
 
-func stores() remediate.Stores { return nil }
+func stores(host.Changer) remediate.Stores { return nil }

@@ -53,6 +53,15 @@ type Docker interface {
 	ClientVersion() string // API version that was agreed upon
 }
 
+// A Changer is the little of the Docker API that changes containers; *client.Client of
+// github.com/docker/docker/client satisfies it.
+type Changer interface {
+	ContainerInspect(ctx context.Context, name string) (container.InspectResponse, error)
+	ContainerRestart(ctx context.Context, id string, o container.StopOptions) error
+	ContainerPause(ctx context.Context, id string) error
+	ContainerUnpause(ctx context.Context, id string) error
+}
+
 // AgentLabel marks netcheck's own helper containers, which Collect does not count among the running ones.
 const AgentLabel = "docker-netcheck.agent"
 

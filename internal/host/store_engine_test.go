@@ -1,0 +1,132 @@
+//go:build linux
+
+package host
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/containerd/errdefs"
+	"github.com/docker/docker/api/types/container"
+
+	"github.com/docker-netcheck/docker-netcheck/remediate"
+)
+
+// containers are an engine's, by ID; a value is the state and the number of its start.
+type containers struct {
+	state  map[string]string
+	starts map[string]int
+	stuck  string // one that does not start again
+}
+
+func (e *containers) ContainerInspect(_ context.Context, id string) (container.InspectResponse, error) {
+	state, ok := e.state[id]
+	if !ok {
+		return container.InspectResponse{}, fmt.Errorf("no such container: %w", errdefs.ErrNotFound)
+	}
+	return container.InspectResponse{ContainerJSONBase: &container.ContainerJSONBase{State: &container.State{
+		Status: container.ContainerState(state), Running: state != "exited", Paused: state == "paused", StartedAt: fmt.Sprint("start ", e.starts[id]),
+	}}}, nil
+}
+
+func (e *containers) ContainerRestart(_ context.Context, id string, _ container.StopOptions) error {
+	if id == e.stuck {
+		e.state[id] = "exited"
+		return errors.New("port is already allocated")
+	}
+	e.state[id] = "running"
+	e.starts[id]++
+	return nil
+}
+
+func (e *containers) ContainerPause(_ context.Context, id string) error {
+	e.state[id] = "paused"
+	return nil
+}
+
+func (e *containers) ContainerUnpause(_ context.Context, id string) error {
+	e.state[id] = "running"
+	return nil
+}
+
+func (e *containers) facts() remediate.Facts {
+	return func(ctx context.Context, _ remediate.Step, guard string) (string, error) {
+		c, err := e.ContainerInspect(ctx, strings.TrimPrefix(guard, remediate.GuardContainer+" "))
+		if err != nil {
+			return "", nil
+		}
+		return c.State.StartedAt, nil
+	}
+}
+
+func restartOf(id, start string) remediate.Step {
+	step := remediate.Set("container", "web", "running since "+start, startedAnew).Guarded(remediate.GuardContainer+" "+id, start)
+	step.OneWay = true
+	return step
+}
+
+func TestEngineStore(t *testing.T) {
+	ctx := t.Context()
+	e := &containers{state: map[string]string{"a": "running", "b": "paused", "c": "running"}, starts: map[string]int{}, stuck: "c"}
+	stores := remediate.Stores{"container": ContainerStore(e), "map": remediate.MapStore{"x": "1"}}
+	j := &remediate.Journal{Dir: filepath.Join(t.TempDir(), "journal")}
+	apply := func(steps ...remediate.Step) (*remediate.Run, error) {
+		return j.Apply(ctx, &remediate.Plan{Steps: steps}, stores, e.facts())
+	}
+	want := func(text string, err error) {
+		t.Helper()
+		if text == "" && err != nil || text != "" && (err == nil || !strings.Contains(err.Error(), text)) {
+			t.Fatalf("%v: want %q", err, text)
+		}
+	}
+
+	// A pause ends, and undo brings it back.
+	unpause := remediate.Set("container", "db", "paused", "running").Guarded(remediate.GuardContainer+" b", "start 0")
+	_, err := apply(unpause)
+	want("", err)
+	if run, err := apply(unpause); err != nil || run.Altered() || e.state["b"] != "running" {
+		t.Errorf("twice: %v, %+v", err, run)
+	}
+	_, err = j.Undo(ctx, "", stores, e.facts())
+	if want("", err); e.state["b"] != "paused" {
+		t.Errorf("undo left db %s", e.state["b"])
+	}
+
+	// One start, and not another one of the same plan; undo says that it stands.
+	restart := restartOf("a", "start 0")
+	run, err := apply(restart)
+	if want("", err); !run.Altered() || e.starts["a"] != 1 {
+		t.Fatalf("%+v, %d starts", run, e.starts["a"])
+	}
+	_, err = apply(restart)
+	want("changed since it was read", err)
+	_, err = j.Undo(ctx, "", stores, e.facts())
+	want("container web: not undone: it cannot be taken back", err)
+	if e.starts["a"] != 1 || e.state["a"] != "running" {
+		t.Errorf("undo touched the container: %s, %d starts", e.state["a"], e.starts["a"])
+	}
+
+	// One that stops and does not start again is told of, and what stood before it in the plan is taken back.
+	run, err = apply(remediate.Set("map", "x", "1", "2"), restartOf("c", "start 0"))
+	want("port is already allocated", err)
+	want("container web: not undone", err)
+	if now := stores["map"].(remediate.MapStore)["x"]; run.State != remediate.RolledBack || len(run.Refused) != 1 || now != "1" {
+		t.Errorf("%+v, x = %s", run, now)
+	}
+
+	// A plan may not pass a restart off as something that can be undone, nor name no container.
+	sly := restartOf("a", "start 1")
+	sly.OneWay = false
+	_, err = apply(sly)
+	want("one-way step", err)
+	sly.OneWay, sly.Guards = true, nil
+	_, err = apply(sly)
+	want("no guard names its container", err)
+	if e.starts["a"] != 1 {
+		t.Errorf("%d starts", e.starts["a"])
+	}
+}

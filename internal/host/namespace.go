@@ -31,7 +31,7 @@ func (c *collection) readNamespace(n netns, id string, ns *netstate.Namespace) {
 	if c.asked(netstate.Sysctls) {
 		c.run(func() {
 			err := n.do(func() (err error) {
-				ns.Sysctls, err = c.m.readSysctls()
+				ns.Sysctls, err = c.m.readSysctls(c.o.Thorough)
 				return err
 			})
 			c.missing(key(netstate.Sysctls), err)

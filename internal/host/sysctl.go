@@ -54,11 +54,16 @@ var namespaceSysctls = []string{
 	"net.netfilter.nf_hooks_lwtunnel",
 }
 
-// readSysctls reads the sysctls of a namespace, and those of its conf.all and conf.default. It must run
-// on a thread in that namespace: /proc/sys/net is that of the thread that opens it.
-func (m machine) readSysctls() (map[string]string, error) {
+// readSysctls reads the sysctls of a namespace, those of its conf.all, and, if asked for, of conf.default, which
+// links get that are made later. It must run on a thread in that namespace: /proc/sys/net is that of the thread
+// that opens it.
+func (m machine) readSysctls(later bool) (map[string]string, error) {
 	names := namespaceSysctls
-	for _, scope := range []string{"all", "default"} {
+	scopes := []string{"all"}
+	if later {
+		scopes = append(scopes, "default")
+	}
+	for _, scope := range scopes {
 		for _, field := range ipv4Conf {
 			names = append(names, "net.ipv4.conf."+scope+"."+field.name)
 		}

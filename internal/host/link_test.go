@@ -164,7 +164,7 @@ func TestSysctlsOfNamespace(t *testing.T) {
 	sh("sysctl -qw net.ipv4.ip_forward=1 net.ipv4.conf.default.rp_filter=2 net.ipv4.ip_local_reserved_ports=8080,9000-9010")
 	var values map[string]string
 	if err := n.do(func() (err error) {
-		values, err = machine{}.readSysctls()
+		values, err = machine{}.readSysctls(true)
 		for _, name := range namespaceSysctls {
 			text, missing := os.ReadFile("/proc/sys/" + strings.ReplaceAll(name, ".", "/"))
 			if value, ok := values[name]; ok != (missing == nil) || value != strings.TrimSuffix(string(text), "\n") && name != "net.netfilter.nf_conntrack_count" {

@@ -12,6 +12,7 @@
 package dockerd
 
 import (
+	"slices"
 	"strings"
 
 	"github.com/docker-netcheck/docker-netcheck/internal/netstate"
@@ -29,7 +30,11 @@ type Program struct {
 	unjudged map[netstate.Family]string
 	variant  map[netstate.Family]string
 	networks map[string]*netstate.Network
+	owned    map[owner][]int // numbers of Rules, for For
 }
+
+// An owner is what a rule is for: one network, one container of it, or all.
+type owner struct{ network, container string }
 
 // The families that an engine programs.
 var families = []netstate.Family{netstate.IPv4, netstate.IPv6}
@@ -106,15 +111,24 @@ func (p *Program) Variant(family netstate.Family) string { return p.variant[fami
 // For returns the rules that have to do with a target: those of its family that are of its container and
 // port, of the network through which it goes, or of all. There are none where no rule of the engine's
 // carries the target: a port that docker-proxy alone serves, a container without a bridge network.
-func (p *Program) For(s *netstate.Snapshot, t netstate.Target) []Rule {
+func (p *Program) For(s *netstate.Snapshot, t netstate.Target) []*Rule {
 	network := p.networkOf(s, t)
 	if network == "" {
 		return nil
 	}
-	var rules []Rule
-	for i := range p.Rules {
-		if p.Rules[i].concerns(t, network) {
-			rules = append(rules, p.Rules[i])
+	if p.owned == nil {
+		p.owned = map[owner][]int{}
+		for i := range p.Rules {
+			of := owner{p.Rules[i].Network, p.Rules[i].Container}
+			p.owned[of] = append(p.owned[of], i)
+		}
+	}
+	candidates := slices.Concat(p.owned[owner{}], p.owned[owner{network, ""}], p.owned[owner{"", t.ID}], p.owned[owner{network, t.ID}])
+	slices.Sort(candidates)
+	var rules []*Rule
+	for _, i := range candidates {
+		if r := &p.Rules[i]; r.concerns(t, network) {
+			rules = append(rules, r)
 		}
 	}
 	return rules
@@ -126,20 +140,19 @@ func (p *Program) Hits(s *netstate.Snapshot, all []Difference, t netstate.Target
 	if len(all) == 0 {
 		return nil
 	}
-	rules, places := map[string]bool{}, map[string]bool{}
+	type place struct{ table, chain string }
+	rules, places := map[*Rule]bool{}, map[place]bool{}
 	for _, r := range p.For(s, t) {
 		if r.Needed&TrafficOf(t) != 0 {
-			rules[r.Table+" "+r.Chain+" "+r.Text] = true
-			places[r.Table+" "+r.Chain] = true
+			rules[r], places[place{r.Table, r.Chain}] = true, true
 		}
 	}
 	var hits []Difference
-	for _, d := range all {
-		place := d.Table + " " + d.Chain
-		switch {
+	for i := range all {
+		switch d := &all[i]; {
 		case d.Family != t.Family, d.Kind == Stale, d.Kind == LeftOver:
-		case d.Rule != nil && rules[place+" "+d.Rule.Text], d.Rule == nil && (places[place] || d.Kind == Dormant && len(places) > 0):
-			hits = append(hits, d)
+		case rules[d.Rule], d.Rule == nil && (places[place{d.Table, d.Chain}] || d.Kind == Dormant && len(places) > 0):
+			hits = append(hits, *d)
 		}
 	}
 	return hits

@@ -3,7 +3,9 @@
 package main
 
 import (
+	"math"
 	"os"
+	"runtime"
 	"runtime/debug"
 
 	climetadata "github.com/docker/cli/cli-plugins/metadata"
@@ -19,9 +21,19 @@ import (
 // milliseconds, and what it reads of most hosts is far less.
 const heapLimit = 64 << 20
 
-func main() {
+// lazyCollector keeps the garbage collector from working before heapLimit is reached. From then on it works as
+// it usually does: a limit below what is in use would have it collect all the time.
+func lazyCollector() {
 	debug.SetGCPercent(-1)
 	debug.SetMemoryLimit(heapLimit)
+	runtime.AddCleanup(new([64]byte), func(struct{}) {
+		debug.SetGCPercent(100)
+		debug.SetMemoryLimit(math.MaxInt64)
+	}, struct{}{})
+}
+
+func main() {
+	lazyCollector()
 	if len(os.Args) > 1 && os.Args[1] == agent.ServeArg { // in a helper container
 		os.Exit(agent.Main(os.Args[2:]))
 	}

@@ -50,11 +50,35 @@ func newPrinter(out *streams.Out, o *checkOptions) *printer {
 
 // line writes a line, shortened to the terminal's width.
 func (p *printer) line(format string, args ...any) {
-	text := fmt.Sprintf(format, args...)
-	if p.width > 10 && utf8.RuneCountInString(text) > p.width {
-		text = string([]rune(text)[:p.width-1]) + "…"
+	fmt.Fprintln(p.out, shortened(fmt.Sprintf(format, args...), p.width))
+}
+
+// shortened returns the beginning of a line that has more than width characters, unless that is no width at all.
+// Colours take no room, and end with the line.
+func shortened(text string, width int) string {
+	if width <= 10 {
+		return text
 	}
-	fmt.Fprintln(p.out, text)
+	at, cut, coloured := 0, 0, false // cut: where the last character stands that has room
+	for i := 0; i < len(text); {
+		if end := strings.IndexByte(text[i:], 'm'); end > 0 && strings.HasPrefix(text[i:], "\x1b[") {
+			coloured = true
+			i += end + 1
+			continue
+		}
+		if at++; at == width {
+			cut = i
+		}
+		_, size := utf8.DecodeRuneInString(text[i:])
+		i += size
+	}
+	switch {
+	case at <= width:
+		return text
+	case coloured:
+		return text[:cut] + "…\x1b[0m"
+	}
+	return text[:cut] + "…"
 }
 
 func (p *printer) paint(sgr, text string) string {

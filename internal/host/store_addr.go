@@ -21,7 +21,7 @@ import (
 type addrCodec struct{}
 
 func addrStore(m machine) rtStore {
-	return rtStore{m, "addr", unix.RTM_NEWADDR, unix.SizeofIfAddrmsg, addrCodec{}}
+	return rtStore{m, "addr", unix.RTM_NEWADDR, unix.SizeofIfAddrmsg, addrCodec{}, netlink.Excl}
 }
 
 const (

@@ -19,7 +19,7 @@ import (
 type neighCodec struct{}
 
 func neighStore(m machine) rtStore {
-	return rtStore{m, "neigh", unix.RTM_NEWNEIGH, sizeofNdMsg, neighCodec{}}
+	return rtStore{m, "neigh", unix.RTM_NEWNEIGH, sizeofNdMsg, neighCodec{}, netlink.Replace}
 }
 
 const (

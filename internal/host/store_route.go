@@ -25,7 +25,7 @@ import (
 type routeCodec struct{}
 
 func routeStore(m machine) rtStore {
-	return rtStore{m, "route", unix.RTM_NEWROUTE, unix.SizeofRtMsg, routeCodec{}}
+	return rtStore{m, "route", unix.RTM_NEWROUTE, unix.SizeofRtMsg, routeCodec{}, netlink.Excl}
 }
 
 const (

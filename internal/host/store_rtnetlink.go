@@ -28,6 +28,10 @@ type rtStore struct {
 	fresh uint16 // message type that makes an object; those that remove and dump it follow
 	size  int    // of its fixed header
 	codec rtCodec
+
+	// place is Excl where an object's place is free or another step's thing is in it; Replace where the kernel may
+	// have put something there that is none.
+	place netlink.HeaderFlags
 }
 
 // An rtCodec translates messages into words and back.
@@ -99,6 +103,13 @@ func (s rtStore) canonicalStep(step remediate.Step, links linkTable) (remediate.
 // each calls f for every object of the thread's namespace.
 func (s rtStore) each(c *netlink.Conn, links linkTable, f func(name, value string)) error {
 	answers, err := dump(c, s.fresh+2, make([]byte, s.size))
+	if err == nil && s.kind == "neigh" { // those that the host answers for are a list of their own
+		header := make([]byte, s.size)
+		header[10] = ntfProxy
+		var proxies []netlink.Message
+		proxies, err = dump(c, s.fresh+2, header)
+		answers = append(answers, proxies...)
+	}
 	if err != nil {
 		return err
 	}
@@ -152,9 +163,9 @@ func (s rtStore) put(c *netlink.Conn, links linkTable, name string, old, new *st
 	if new == nil {
 		return nil
 	}
-	err := send(c, s.fresh, netlink.Create|netlink.Excl, messages[1])
+	err := send(c, s.fresh, netlink.Create|s.place, messages[1])
 	if err != nil && old != nil {
-		return errors.Join(err, send(c, s.fresh, netlink.Create|netlink.Excl, messages[0]))
+		return errors.Join(err, send(c, s.fresh, netlink.Create|s.place, messages[0]))
 	}
 	return err
 }
@@ -208,6 +219,11 @@ func (s rtStore) Look(_ context.Context, step remediate.Step) (remediate.Step, b
 			return fmt.Errorf("%s: %w", step.Object(), err)
 		}
 		there = remediate.Equal(now, plain.New)
+		if s.kind == "rule" && plain.New == nil && !there {
+			if err := s.comesLast(c, links, plain.Name); err != nil {
+				return fmt.Errorf("%s: %w", step.Object(), err)
+			}
+		}
 		text := strings.Fields(plain.Name + " " + deref(plain.Old) + " " + deref(plain.New))
 		for i := 1; i < len(text); i++ {
 			if index, ok := links.indices[text[i]]; ok && text[i-1] == "dev" {
@@ -217,6 +233,22 @@ func (s rtStore) Look(_ context.Context, step remediate.Step) (remediate.Step, b
 		return nil
 	})
 	return step, there, err
+}
+
+// comesLast is an error if another rule of the same priority follows: the kernel puts a rule that is made behind
+// those of its priority, so that this one would not come back to its place.
+func (s rtStore) comesLast(c *netlink.Conn, links linkTable, rule string) error {
+	priority, _, _ := strings.Cut(rule, ":")
+	last := ""
+	err := s.each(c, links, func(name, _ string) {
+		if strings.HasPrefix(name, priority+":") {
+			last = name
+		}
+	})
+	if err == nil && last != rule {
+		err = fmt.Errorf("the rule %s follows it, and would come before it when it is put back", last)
+	}
+	return err
 }
 
 // Swap implements [remediate.Store].

@@ -4,6 +4,7 @@ package host
 
 import (
 	"context"
+	"errors"
 	"path/filepath"
 	"regexp"
 	"strings"
@@ -132,5 +133,66 @@ func TestRoutesAndAddresses(t *testing.T) {
 				t.Errorf("%d objects were tried, not %d", tried, want)
 			}
 		})
+	}
+}
+
+// Rules and permanent neighbours survive their making, their removal and their return. What the kernel learns of a
+// neighbour meanwhile is no step's thing and gives way.
+func TestRulesAndNeighbours(t *testing.T) {
+	ownNetns(t)
+	ip(t, `link set lo up
+link add br0 type bridge
+link add eth0 type veth peer name p0
+link set p0 master br0
+link set br0 up
+link set p0 up
+link set eth0 up
+addr add 10.0.0.1/24 dev br0
+rule add from 10.0.0.0/8 fwmark 0x1/0xff iif br0 lookup 77 prio 100
+rule add not to 10.9.0.0/16 prohibit prio 101
+-6 rule add from fd00::/8 unreachable prio 200
+rule add from 10.1.0.0/16 lookup 77 prio 300
+rule add from 10.2.0.0/16 lookup 77 prio 300
+neigh add 10.0.0.7 lladdr 02:00:00:00:00:07 nud permanent dev br0
+-6 neigh add fd00::7 lladdr 02:00:00:00:00:08 nud permanent dev br0
+neigh add proxy 10.0.0.8 dev br0`)
+	state := func() string {
+		return run(t, "ip", "rule") + run(t, "ip", "-6", "rule") + sorted(run(t, "ip", "neigh", "show", "nud", "permanent")) + run(t, "ip", "neigh", "show", "proxy")
+	}
+	learns := func() { ip(t, "neigh replace 10.0.0.7 lladdr 02:00:00:00:00:99 nud stale dev br0") }
+	for _, c := range []struct {
+		step remediate.Step
+		look func()
+	}{
+		{remediate.Remove("rule", "100: from 10.0.0.0/8 fwmark 0x1/0xff iif br0 lookup 77", "-"), nil},
+		{remediate.Remove("rule", "101: not from all to 10.9.0.0/16 prohibit", "-"), nil},
+		{remediate.Remove("rule", "-6 200: from fd00::/8 unreachable", "-"), nil},
+		{remediate.Add("rule", "99: from 10.0.0.7 lookup 254", "-"), nil},
+		{remediate.Add("rule", "-6 99: from all to fd00::7 lookup 254", "-"), nil},
+		{remediate.Remove("neigh", "10.0.0.7 dev br0", "lladdr 02:00:00:00:00:07"), learns},
+		{remediate.Set("neigh", "10.0.0.7 dev br0", "lladdr 02:00:00:00:00:07", "lladdr 02:00:00:00:00:17"), nil},
+		{remediate.Remove("neigh", "fd00::7 dev br0", "lladdr 02:00:00:00:00:08"), nil},
+		{remediate.Add("neigh", "10.0.0.9 dev br0", "lladdr 02:00:00:00:00:09"), nil},
+		{remediate.Remove("neigh", "10.0.0.8 dev br0 proxy", "proxy"), nil},
+		{remediate.Remove("rule", "300: from 10.2.0.0/16 lookup 77", "-"), nil},
+	} {
+		roundTrip(t, []remediate.Step{c.step}, state, c.look)
+	}
+	before := state()
+	first := remediate.Remove("rule", "300: from 10.1.0.0/16 lookup 77", "-")
+	for _, step := range []remediate.Step{
+		first,
+		remediate.Remove("neigh", "10.0.0.7 dev br0", "lladdr 02:00:00:00:00:77"),
+		remediate.Set("neigh", "10.0.0.7 dev br0", "lladdr 02:00:00:00:00:77", "lladdr 02:00:00:00:00:78"),
+		remediate.Add("neigh", "10.0.0.7 dev br0", "lladdr 02:00:00:00:00:78"),
+	} {
+		journal := &remediate.Journal{Dir: filepath.Join(t.TempDir(), "journal")}
+		plan := &remediate.Plan{Steps: []remediate.Step{remediate.Add("rule", "98: from 10.0.0.7 lookup 254", "-"), step}}
+		if _, err := journal.Apply(context.Background(), plan, Stores(), Facts(nil)); err == nil || errors.Is(err, remediate.ErrChanged) == (step.Name == first.Name) {
+			t.Errorf("%s: %v", step.Object(), err)
+		}
+	}
+	if diff := cmp.Diff(before, state()); diff != "" {
+		t.Errorf("what was refused changed:\n%s", diff)
 	}
 }

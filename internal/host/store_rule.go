@@ -20,7 +20,7 @@ import (
 type ruleCodec struct{}
 
 func ruleStore(m machine) rtStore {
-	return rtStore{m, "rule", unix.RTM_NEWRULE, unix.SizeofRtMsg, ruleCodec{}}
+	return rtStore{m, "rule", unix.RTM_NEWRULE, unix.SizeofRtMsg, ruleCodec{}, netlink.Excl}
 }
 
 func (ruleCodec) text(message []byte, _ linkTable) (name, value string, ok bool, err error) {

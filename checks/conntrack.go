@@ -36,7 +36,7 @@ entries behind when they start a container.`,
 		}
 		if flow := stale(h, t); flow != nil {
 			o := flow.Original
-			findings = append(findings, Finding{At: packet.DNAT, Warning: t.Assumed || t.Client != o.Src.Addr(),
+			findings = append(findings, Finding{At: packet.DNAT, Warning: t.Assumed || t.Client != o.Src.Addr() || t.SPort != 0 && t.SPort != o.Src.Port(),
 				Object:   fmt.Sprintf("flow udp %s → %s", o.Src, o.Dst),
 				Problem:  fmt.Sprintf("%s is still sent to %s, as was decided before the container had its present address", o.Src.Addr(), flow.Reply.Src),
 				Evidence: []string{fmt.Sprintf("udp %ds src=%s dst=%s sport=%d dport=%d, reply src=%s dst=%s", flow.Timeout, o.Src.Addr(), o.Dst.Addr(), o.Src.Port(), o.Dst.Port(), flow.Reply.Src, flow.Reply.Dst)},

@@ -14,6 +14,7 @@ type Ask struct {
 	Port   netstate.Port // the container's; zero for each
 	From   string        // netstate.FromOutside, FromHost, FromLocalhost; "" for what the binding is meant for
 	Client netip.Addr    // outside client; zero: one is assumed
+	SPort  uint16        // its port: what is asked about is that connection; 0: a new one
 	Iface  string        // link by which it comes in; "" by the route to it
 	To     netip.AddrPort
 	ToName string        // another container: its name, its ID or the beginning of one
@@ -98,7 +99,7 @@ func (ask Ask) in(s *netstate.Snapshot, c *netstate.Container) []netstate.Target
 // inTarget returns the target of one binding; none if no client can come to it.
 func (ask Ask) inTarget(s *netstate.Snapshot, c, owner *netstate.Container, b netstate.Binding) netstate.Target {
 	if s.Engine != nil && s.Engine.Builtin() { // whoever the client is, the port driver connects in its stead
-		ask.From, ask.Client, ask.Iface = netstate.FromLocalhost, netip.Addr{}, ""
+		ask.From, ask.Client, ask.SPort, ask.Iface = netstate.FromLocalhost, netip.Addr{}, 0, ""
 	}
 	host := b.Host
 	if !host.IsValid() {
@@ -123,7 +124,7 @@ func (ask Ask) inTarget(s *netstate.Snapshot, c, owner *netstate.Container, b ne
 		}
 		return t
 	}
-	t.Client, t.Iface = ask.Client, ask.Iface
+	t.Client, t.SPort, t.Iface = ask.Client, ask.SPort, ask.Iface
 	if !t.Client.IsValid() {
 		t.Client, t.Assumed = assume(s, t.Family), true
 	}

@@ -116,7 +116,7 @@ Exit status: 0 all well, 1 something is wrong, 2 something could not be judged, 
 	flags.BoolVar(&options.host, "host", false, "Judge the host before any container runs: what any published port would meet")
 	flags.Var(&options.filter, "filter", "Judge the running containers that match (as in docker ps)")
 	flags.StringVar(&options.port, "port", "", `Judge this port of the container only (e.g., "80/tcp")`)
-	flags.StringVar(&options.client, "client", "", `Where the client is ("outside", "host", "localhost" or an address)`)
+	flags.StringVar(&options.client, "client", "", `Where the client is ("outside", "host", "localhost" or ADDR[:PORT])`)
 	flags.StringVar(&options.iface, "iface", "", "Network interface by which the outside client comes in")
 	flags.StringVar(&options.to, "to", "", "Judge the way to this container or address instead (CONTAINER[:PORT] or ADDR[:PORT])")
 	flags.DurationVar(&options.wait, "wait", 0, "Judge again until all is well, for at most this long")
@@ -233,6 +233,10 @@ func (o *checkOptions) complete() error {
 		o.ask.From = o.client
 	default:
 		addr, err := netip.ParseAddr(o.client)
+		if with, wrong := netip.ParseAddrPort(o.client); wrong == nil {
+			addr, o.ask.SPort, err = with.Addr(), with.Port(), nil
+			o.thorough = true // its connection is looked for
+		}
 		if err != nil || addr.Zone() != "" {
 			return fmt.Errorf("--client %q: is none of outside, host, localhost, and no address", o.client)
 		}

@@ -75,6 +75,9 @@ func (o *checkOptions) completeLive() error {
 	if o.live && o.from != "" {
 		return errors.New("--live makes a connection on this host: it does not go with --from")
 	}
-	o.thorough = o.live // also where all is well: the probe must not be taken for one of the client's connections
+	if o.live && o.ask.SPort != 0 {
+		return errors.New("--live makes a connection of its own: --client takes no port with it")
+	}
+	o.thorough = o.thorough || o.live // also where all is well: the probe must not be taken for one of the client's connections
 	return nil
 }

@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"io"
+	"net/netip"
 	"os"
 	"slices"
 	"strings"
@@ -280,6 +281,9 @@ func (p *printer) who(j *checks.Judgement, h *checks.Host) string {
 		from := t.From
 		if t.From == netstate.FromOutside {
 			from = "client " + t.Client.String() + assumed
+			if t.SPort != 0 {
+				from = "client " + netip.AddrPortFrom(t.Client, t.SPort).String()
+			}
 		}
 		to := t.Container
 		if t.Host.IsValid() {

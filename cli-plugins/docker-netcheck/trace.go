@@ -44,6 +44,9 @@ func newTraceCommand(dockerCLI command.Cli, exit *exitStatus) *cobra.Command {
 Computes, without sending anything, what the kernel does with the packet: each rule that has a say,
 each route, each rewrite, and the reply's way back. Where it dies stands a cross and the object.
 
+Where the client's port is given, it is the way of that connection: an entry of the kernel's table that it
+has already decides, as for the kernel.
+
 With --live it also makes one connection, from a client of its own whose packets enter by the uplink
 like any other's and whose answers are taken off before they leave, and shows at which hops it was seen.
 Out of the container it goes to a machine of its own, with an address that is nobody's.
@@ -64,7 +67,7 @@ Exit status: 0 it gets through, 1 it does not, 2 it cannot be told, 125 usage or
 	}
 	flags := cmd.Flags()
 	flags.StringVar(&options.port, "port", "", `Follow packets to this port of the container only (e.g., "80/tcp")`)
-	flags.StringVar(&options.client, "client", "", `Where the client is ("outside", "host", "localhost" or an address)`)
+	flags.StringVar(&options.client, "client", "", `Where the client is ("outside", "host", "localhost" or ADDR[:PORT])`)
 	flags.StringVar(&options.iface, "iface", "", "Network interface by which the outside client comes in")
 	flags.StringVar(&options.to, "to", "", "Follow the packets to this container or address instead (CONTAINER[:PORT] or ADDR[:PORT])")
 	flags.StringVar(&options.from, "from", "", `Follow them through a saved snapshot instead of this host ("-" for STDIN)`)

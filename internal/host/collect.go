@@ -23,7 +23,8 @@ import (
 // with Options.Thorough, and costs as much again: the other containers, the engine's /info, which makes it
 // start runc and docker-init, firewalld's settings, for each of whose answers it asks polkit, and connections,
 // for which the kernel looks at each of its 262,144 lists: TCP's sockets that do not listen, and the table of
-// conntrack where no port of UDP is published.
+// conntrack where no port of UDP is published. Of that table the first 16,384 entries are kept, and all that have to do
+// with the asked containers.
 //
 // Collect changes nothing: it makes no table, loads no netfilter module and sends no packet. Parts are
 // read side by side; when the engine was restarted or nf_tables changed meanwhile, all is read again,
@@ -71,7 +72,6 @@ type collection struct {
 	resolv map[string]<-chan []string // by container: see startResolvConf
 
 	before     guard
-	flows      sync.Once     // for readFlows
 	located    chan struct{} // closed when what follows is known
 	elsewhere  string        // why this host is not the engine's; "": it is, or that is not known
 	pidsDiffer bool          // dockerd numbers processes otherwise than this program

@@ -38,28 +38,64 @@ const (
 
 var tcpFlowStates = []string{"NONE", "SYN_SENT", "SYN_RECV", "ESTABLISHED", "FIN_WAIT", "CLOSE_WAIT", "LAST_ACK", "TIME_WAIT", "CLOSE", "SYN_SENT2"}
 
-// startFlows reads the host's table of connections beside the rest, once.
+// Of a large table of connections no more is kept than this many entries whomever they concern, and beyond them
+// those of the asked containers, up to this many in all.
+const (
+	anyFlows = 1 << 14
+	maxFlows = 1 << 16
+)
+
+// startFlows reads the host's table of connections beside the rest, once the containers are known.
 func (c *collection) startFlows() {
-	if !c.asked(netstate.Conntrack) {
+	entries := slices.ContainsFunc(c.s.Containers, connectionless)
+	if !c.asked(netstate.Conntrack) || !entries && !c.o.Thorough {
 		return
 	}
-	c.flows.Do(func() {
-		c.run(func() {
-			flows, err := c.readFlows()
-			c.s.Host.Flows = flows
-			c.missing(netstate.Key{Part: netstate.Conntrack}, err)
-		})
+	concerns := concern(c.s.Containers)
+	c.run(func() {
+		if <-c.located; c.elsewhere != "" {
+			return
+		}
+		flows, err := c.readFlows(concerns)
+		c.s.Host.Flows = flows
+		c.missing(netstate.Key{Part: netstate.Conntrack}, err)
 	})
 }
 
 // connectionless says whether clients of the container may have entries that outlive it: those of a
 // protocol without an end of connections.
 func connectionless(a netstate.Container) bool {
-	return slices.ContainsFunc(slices.Concat(a.Published, a.Configured), func(b netstate.Binding) bool { return b.Port.Proto != "tcp" })
+	return a.Running && slices.ContainsFunc(slices.Concat(a.Published, a.Configured), func(b netstate.Binding) bool { return b.Port.Proto != "tcp" })
+}
+
+// concern returns what tells whether a flow has to do with the containers: one of its addresses is theirs, or it
+// is to a port of theirs, wherever it leads.
+func concern(containers []netstate.Container) func(*netstate.Flow) bool {
+	addrs, ports := map[netip.Addr]bool{}, map[uint16]bool{}
+	for i := range containers {
+		a := &containers[i]
+		for _, e := range a.Endpoints {
+			addrs[e.IPv4.Addr()], addrs[e.IPv6.Addr()] = true, true
+		}
+		for _, b := range slices.Concat(a.Published, a.Configured) {
+			ports[b.HostPort] = true
+		}
+		if a.NetworkMode == "host" {
+			for _, p := range a.Exposed {
+				ports[p.Number] = true
+			}
+		}
+	}
+	delete(addrs, netip.Addr{})
+	delete(ports, 0)
+	return func(f *netstate.Flow) bool {
+		o, r := f.Original, f.Reply
+		return ports[o.Dst.Port()] || ports[r.Dst.Port()] || addrs[o.Src.Addr()] || addrs[o.Dst.Addr()] || addrs[r.Src.Addr()] || addrs[r.Dst.Addr()]
+	}
 }
 
 // readFlows dumps the host's connection tracking table. Where nothing tracks connections there is none.
-func (c *collection) readFlows() ([]netstate.Flow, error) {
+func (c *collection) readFlows(concerns func(*netstate.Flow) bool) ([]netstate.Flow, error) {
 	if c.m.lacksModule("nf_conntrack") {
 		return nil, nil
 	}
@@ -71,19 +107,22 @@ func (c *collection) readFlows() ([]netstate.Flow, error) {
 		return nil, err
 	}
 	defer conn.Close()
-	answers, err := dump(conn, nfnlSubsysConntrack<<8|ctMsgGet, make([]byte, sizeofNfGenMsg))
+	var flows []netstate.Flow
+	err = eachAnswer(conn, nfnlSubsysConntrack<<8|ctMsgGet, make([]byte, sizeofNfGenMsg), func(data []byte) error {
+		flow, err := parseFlow(data)
+		switch {
+		case err != nil:
+			return err
+		case flow.Family == 0 || len(flows) >= anyFlows && !concerns(&flow):
+			return nil
+		case len(flows) == maxFlows:
+			return fmt.Errorf("the containers have more than %d connections: the rest was not read", maxFlows)
+		}
+		flows = append(flows, flow)
+		return nil
+	})
 	if err != nil {
-		return nil, fmt.Errorf("conntrack: %w", err)
-	}
-	flows := make([]netstate.Flow, 0, len(answers))
-	for _, answer := range answers {
-		flow, err := parseFlow(answer.Data)
-		if err != nil {
-			return nil, fmt.Errorf("conntrack: %w", err)
-		}
-		if flow.Family != 0 {
-			flows = append(flows, flow)
-		}
+		return flows, fmt.Errorf("conntrack: %w", err)
 	}
 	return flows, nil
 }

@@ -174,6 +174,7 @@ func (c *collection) readContainers() ([]network.Inspect, error) {
 			c.startSandbox(d)
 		}
 	}
+	c.startFlows()
 	if !c.asked(netstate.Engine) {
 		return nil, nil
 	}
@@ -266,9 +267,6 @@ func (c *collection) startSandbox(a netstate.Container) {
 	case c.pidsDiffer:
 		c.lacks(key, "dockerd numbers processes otherwise than this program: it is in another PID namespace")
 		return
-	}
-	if connectionless(a) {
-		c.startFlows()
 	}
 	n, err := c.m.openNetns(a.PID)
 	if err != nil {

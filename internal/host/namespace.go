@@ -56,9 +56,6 @@ func (c *collection) readNamespace(n netns, id string, ns *netstate.Namespace) {
 	if c.asked(netstate.Nftables | netstate.Iptables) {
 		c.run(func() { c.readNetfilter(n, id, ns) })
 	}
-	if c.o.Thorough && id == "" {
-		c.startFlows()
-	}
 }
 
 // ownNetns returns the name of the namespace that the program runs in.

@@ -4,6 +4,7 @@ package host
 
 import (
 	"fmt"
+	"net/netip"
 	"os"
 	"os/exec"
 	"slices"
@@ -178,17 +179,14 @@ conntrack -I -p udp -s 2001:db8::1 -d 2001:db8::2 --sport 1001 --dport 53 -t 60`
 		t.Fatal(err)
 	}
 	defer conn.Close()
-	answers, err := dump(conn, nfnlSubsysConntrack<<8|ctMsgGet, make([]byte, sizeofNfGenMsg))
+	var got []string
+	err = eachAnswer(conn, nfnlSubsysConntrack<<8|ctMsgGet, make([]byte, sizeofNfGenMsg), func(data []byte) error {
+		f, err := parseFlow(data)
+		got = append(got, fmt.Sprint(f.Family, " ", f.Proto, " ", f.Original, " ", f.Reply, " ", f.State, " ", f.Mark, " ", f.Timeout > 0))
+		return err
+	})
 	if err != nil {
 		t.Fatal(err)
-	}
-	var got []string
-	for _, answer := range answers {
-		f, err := parseFlow(answer.Data)
-		if err != nil {
-			t.Fatal(err)
-		}
-		got = append(got, fmt.Sprint(f.Family, " ", f.Proto, " ", f.Original, " ", f.Reply, " ", f.State, " ", f.Mark, " ", f.Timeout > 0))
 	}
 	slices.Sort(got)
 	want := []string{
@@ -197,6 +195,31 @@ conntrack -I -p udp -s 2001:db8::1 -d 2001:db8::2 --sport 1001 --dport 53 -t 60`
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
+	}
+}
+
+// Of a table with more entries than are kept of anybody's, those of the asked containers are all there.
+func TestFlowsOfALargeTable(t *testing.T) {
+	web := netstate.Container{NetworkMode: "bridge", Published: []netstate.Binding{{Port: netstate.Port{Number: 80, Proto: "tcp"}, HostPort: 8080}},
+		Endpoints: []netstate.Endpoint{{IPv4: netip.MustParsePrefix("172.17.0.2/16")}}}
+	concerns := concern([]netstate.Container{web})
+	for _, test := range []struct {
+		orig, reply [2]string
+		want        bool
+	}{
+		{[2]string{"203.0.113.9:1", "198.51.100.15:8080"}, [2]string{"172.17.0.9:80", "203.0.113.9:1"}, true},
+		{[2]string{"172.17.0.2:1", "203.0.113.9:443"}, [2]string{"203.0.113.9:443", "198.51.100.15:1"}, true},
+		{[2]string{"203.0.113.9:1", "172.17.0.2:22"}, [2]string{"172.17.0.2:22", "203.0.113.9:1"}, true},
+		{[2]string{"203.0.113.9:8080", "198.51.100.15:443"}, [2]string{"198.51.100.15:443", "203.0.113.9:8080"}, true}, // back to that port
+		{[2]string{"203.0.113.9:1", "198.51.100.15:443"}, [2]string{"198.51.100.15:443", "203.0.113.9:1"}, false},
+		{[2]string{"203.0.113.9:0", "198.51.100.15:0"}, [2]string{"198.51.100.15:0", "203.0.113.9:0"}, false},
+	} {
+		tuple := func(ends [2]string) netstate.Tuple {
+			return netstate.Tuple{Src: netip.MustParseAddrPort(ends[0]), Dst: netip.MustParseAddrPort(ends[1])}
+		}
+		if got := concerns(&netstate.Flow{Original: tuple(test.orig), Reply: tuple(test.reply)}); got != test.want {
+			t.Errorf("%v: %t", test.orig, got)
+		}
 	}
 }
 

@@ -3,10 +3,12 @@
 package host
 
 import (
+	"cmp"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"net/netip"
+	"syscall"
 
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
@@ -36,6 +38,59 @@ next:
 		return answers, nil
 	}
 	return nil, errMoving
+}
+
+// eachAnswer sends a dump request and hands each answer on as it comes, so that a large table is never held as
+// messages. It ends with the first error of each. Answers to a dump that was interrupted by a change count: of
+// a table that always moves there are no others.
+func eachAnswer(c *netlink.Conn, kind uint16, payload []byte, each func(data []byte) error) error {
+	_, err := c.Send(netlink.Message{
+		Header: netlink.Header{Type: netlink.HeaderType(kind), Flags: netlink.Request | netlink.Dump},
+		Data:   payload,
+	})
+	if err != nil {
+		return err
+	}
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return err
+	}
+	buf := make([]byte, 1<<16)
+	for done := false; !done && err == nil; {
+		broken := raw.Read(func(fd uintptr) bool {
+			var n int
+			switch n, _, err = unix.Recvfrom(int(fd), buf, unix.MSG_DONTWAIT); err {
+			case unix.EAGAIN, unix.EINTR:
+				err = nil
+				return false
+			case nil:
+				done, err = eachMessage(buf[:n], each)
+			}
+			return true
+		})
+		err = cmp.Or(err, broken)
+	}
+	return err
+}
+
+// eachMessage hands on the messages of one datagram, and says whether the dump ends with it.
+func eachMessage(data []byte, each func(data []byte) error) (done bool, err error) {
+	messages, err := syscall.ParseNetlinkMessage(data)
+	for i := 0; i < len(messages) && err == nil; i++ {
+		switch m := messages[i]; m.Header.Type {
+		case unix.NLMSG_NOOP:
+		case unix.NLMSG_DONE, unix.NLMSG_ERROR:
+			if len(m.Data) >= 4 {
+				if code := int32(binary.NativeEndian.Uint32(m.Data)); code != 0 {
+					return true, syscall.Errno(-code)
+				}
+			}
+			return true, nil
+		default:
+			err = each(m.Data)
+		}
+	}
+	return false, err
 }
 
 // dialRoute opens rtnetlink in the namespace.

@@ -27,6 +27,7 @@ type Target struct {
 	Host      netip.AddrPort `json:"host,omitzero"`          // In: the published address, 0.0.0.0 for all of them
 	Family    Family         `json:"family"`                 // of the host's side; docker-proxy may change it on the way
 	Client    netip.Addr     `json:"client,omitzero"`        // In from outside: the client; Out and Peer: where to is in To
+	SPort     uint16         `json:"client_port,omitempty"`  // of Client: the packet is of that connection; 0: of a new one from any port
 	Assumed   bool           `json:"assumed"`                // nobody named the client or destination
 	Iface     string         `json:"iface,omitempty"`        // In from outside: the link by which the packet comes in; "" by the route back to Client
 	To        netip.AddrPort `json:"to,omitzero"`            // Out and Peer: the destination; port 0: none named

@@ -191,3 +191,39 @@ func TestWhatTheRecordingsReach(t *testing.T) {
 
 // onlyAt is where a question can be asked at all, if not everywhere.
 var onlyAt = map[string]string{"rpfilter": hookPrerouting, "owner": hookOutput}
+
+// The recordings with older connections reach each state of them, in both directions, at every hook.
+func TestWhatOlderConnectionsReach(t *testing.T) {
+	states := map[ctState]string{ctNew: "new", ctEstablished: "established", ctRelated: "related"}
+	seen := map[string]map[string]int{}
+	for _, r := range readRecordings(t) {
+		for _, one := range r.Tries {
+			if len(one.Flows) == 0 {
+				continue
+			}
+			x := New(withFlows(r.Snapshot, one.Flows))
+			x.prepare()
+			x.told(one.try(), func(_ *netns, b *base, _ *rule, _ code, p *skb) {
+				if p.ct == nil || p.ct.flow == nil {
+					return
+				}
+				what := fmt.Sprintf("%s, reply %t, translated %t", states[p.state], p.replyDir, p.ct.dnat || p.ct.snat)
+				if seen[what] == nil {
+					seen[what] = map[string]int{}
+				}
+				seen[what][b.hook]++
+			})
+		}
+	}
+	for _, what := range slices.Sorted(maps.Keys(seen)) {
+		t.Log(what, seen[what])
+	}
+	for _, what := range []string{"new, reply false, translated false", "new, reply false, translated true", "established, reply false, translated false",
+		"established, reply false, translated true", "established, reply true, translated false", "established, reply true, translated true", "related, reply true, translated true"} {
+		for _, hook := range []string{hookPrerouting, hookForward, hookPostrouting} {
+			if seen[what][hook] == 0 {
+				t.Errorf("%s at %s: never", what, hook)
+			}
+		}
+	}
+}

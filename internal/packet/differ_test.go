@@ -20,7 +20,6 @@ import (
 	dockercontainer "github.com/docker/docker/api/types/container"
 	"github.com/docker/docker/api/types/network"
 	"github.com/docker/docker/api/types/system"
-	"github.com/vishvananda/netlink"
 
 	"github.com/docker-netcheck/docker-netcheck/internal/host"
 	"github.com/docker-netcheck/docker-netcheck/internal/netstate"
@@ -31,7 +30,7 @@ import (
 //
 // PACKET_DIFF_RECORD=testdata/recorded.json.gz PACKET_DIFF_ROUNDS=280 makes the recordings anew.
 // PACKET_DIFF_SECONDS=600 goes on for that long, PACKET_DIFF_SEED takes another
-// seed, PACKET_DIFF_ROUNDS that many rulesets.
+// seed, PACKET_DIFF_ROUNDS that many rulesets; PACKET_DIFF_OUTLIVING=1 only those that older connections meet.
 const (
 	differChild  = "PACKET_DIFF_CHILD"
 	differRounds = 120
@@ -85,7 +84,7 @@ func number(t testing.TB, name string, byDefault int) int {
 
 // A tally counts what was compared.
 type tally struct {
-	rulesets, refused, packets, arrived, lost, undecided, routes int
+	rulesets, refused, packets, older, arrived, lost, undecided, routes int
 }
 
 func differ(t *testing.T) {
@@ -100,12 +99,19 @@ func differ(t *testing.T) {
 	}
 	id := uint32(1)
 	real := captures(t)
+	outliving := os.Getenv("PACKET_DIFF_OUTLIVING") != ""
 	for round := 0; round < rounds || time.Now().Before(until); round++ {
 		g := &generator{Rand: rand.New(rand.NewPCG(uint64(seed), uint64(round)))}
 		var setting *setting
-		if round%4 == 3 {
+		switch {
+		case outliving || round%5 == 4:
+			setting = g.outliving(&id)
+			if outliving && round < 25 {
+				setting.unlegacy() // those tables stay, and with them nat
+			}
+		case round%4 == 3:
 			setting = g.captured(real[round/4%len(real)], &id)
-		} else {
+		default:
 			setting = g.setting(&id)
 		}
 		if !w.compare(t, fmt.Sprintf("seed %d round %d", seed, round), setting, &sum) && t.Failed() {
@@ -115,8 +121,8 @@ func differ(t *testing.T) {
 			return
 		}
 	}
-	t.Logf("%d packets through %d rulesets (%d were refused by the kernel or its tools): %d arrived, %d were lost, %d could not be told before; %d questions about routes",
-		sum.packets, sum.rulesets, sum.refused, sum.arrived, sum.lost, sum.undecided, sum.routes)
+	t.Logf("%d packets through %d rulesets (%d were refused by the kernel or its tools): %d arrived, %d were lost, %d could not be told before; of %d conversations an older connection decided; %d questions about routes",
+		sum.packets, sum.rulesets, sum.refused, sum.arrived, sum.lost, sum.undecided, sum.older, sum.routes)
 }
 
 // A setting is one state of the host and the conversations that are tried on it.
@@ -131,12 +137,16 @@ type setting struct {
 	ipsets   string // for ipset restore
 	tries    []try
 	lines    [][]string
+
+	before  *setting // the host was in this one, when
+	earlier []try    // these were sent
 }
 
 // A try is a first packet from somewhere. Its answer and a packet that follows go where it gets to.
 type try struct {
 	from  string
 	fails bool // the answer is an ICMP error
+	turns int  // no more packets than these; 0: all three
 	shot
 }
 
@@ -151,7 +161,8 @@ func (s *setting) String() string {
 	for _, line := range s.ip {
 		b.WriteString("ip " + line + "\n")
 	}
-	for i, text := range []string{s.legacy[0], s.legacy[1], s.nftables[0], s.nftables[1], s.native, s.inner, s.ipsets} {
+	for i, text := range s.texts() {
+		text := *text
 		if text != "" {
 			b.WriteString([]string{"iptables-legacy", "ip6tables-legacy", "iptables", "ip6tables", "nft", "nft in the sandbox", "ipset"}[i] + "\n")
 		}
@@ -247,7 +258,7 @@ var plainSysctls = []string{"net.ipv4.ip_forward=0", "net.ipv4.ip_forward=1", "n
 
 // compare brings the host into the setting, sends everything, and holds it against the walk.
 func (w *world) compare(t *testing.T, name string, s *setting, sum *tally) bool {
-	if err := w.apply(s); err != nil {
+	if err := w.enter(t, s); err != nil {
 		sum.refused++
 		if os.Getenv("PACKET_DIFF_VERBOSE") != "" {
 			t.Logf("%s: refused: %v\n%s", name, err, s)
@@ -264,9 +275,17 @@ func (w *world) compare(t *testing.T, name string, s *setting, sum *tally) bool 
 	}
 	recorded := recording{Setting: s.String(), Snapshot: snapshot}
 	for _, try := range s.tries {
+		flows := w.ready(t, s)
 		seen := w.play(t, try)
-		recorded.Tries = append(recorded.Tries, recordTry(try, seen))
+		recorded.Tries = append(recorded.Tries, recordTry(try, seen, flows))
+		if s.before != nil {
+			x = New(withFlows(snapshot, flows))
+			x.prepare()
+		}
 		ways := x.ways(try)
+		if x.resumes(try) {
+			sum.older++
+		}
 		sum.packets += 1 + strings.Count(seen, "|")
 		if len(ways) > 1 {
 			sum.undecided++
@@ -276,11 +295,11 @@ func (w *world) compare(t *testing.T, name string, s *setting, sum *tally) bool 
 		} else {
 			sum.arrived++
 		}
-		if !slices.Contains(ways, seen) {
+		if !agrees(ways, seen) {
 			t.Logf("%s: %s from %s\n  kernel: %s\n  walk:   %s", name, &try.skb, try.from, seen, strings.Join(ways, "\n          "))
 			small := w.shrink(t, s, try)
 			x, ways, seen := w.again(t, small)
-			kept := (&recording{Setting: small.String(), Snapshot: x.snap, Tries: []recordedTry{recordTry(try, seen)}}).keep(t, name)
+			kept := (&recording{Setting: small.String(), Snapshot: x.snap, Tries: []recordedTry{recordTry(try, seen, x.snap.Host.Flows)}}).keep(t, name)
 			t.Errorf("%s: kept in %s: %s from %s\n  kernel: %s\n  walk:   %s\n%s\n%s", name, kept, &try.skb, try.from, seen, strings.Join(ways, "\n          "), small, x.story(try))
 			return false
 		}
@@ -293,11 +312,12 @@ func (w *world) compare(t *testing.T, name string, s *setting, sum *tally) bool 
 
 // again tries a setting of one try once more.
 func (w *world) again(t *testing.T, s *setting) (x *Index, ways []string, seen string) {
-	if w.apply(s) != nil {
+	if w.enter(t, s) != nil {
 		return nil, nil, ""
 	}
 	snapshot, err := host.Collect(context.Background(), host.Options{Docker: engine{w.pids}, Containers: []string{webID, peerID, otherID}, Parts: Needs})
 	must(t, err)
+	snapshot.Host.Flows = w.ready(t, s)
 	x = New(snapshot)
 	x.prepare()
 	return x, x.ways(s.tries[0]), w.play(t, s.tries[0])
@@ -309,7 +329,7 @@ func (w *world) shrink(t *testing.T, s *setting, one try) *setting {
 	small.tries = []try{one}
 	differs := func(s *setting) bool {
 		x, ways, seen := w.again(t, s)
-		return x != nil && !slices.Contains(ways, seen)
+		return x != nil && !agrees(ways, seen)
 	}
 	if !differs(&small) {
 		t.Log("by itself the packet goes as it should: something is left of those before it")
@@ -341,8 +361,8 @@ func (w *world) shrink(t *testing.T, s *setting, one try) *setting {
 func (s *setting) parts() []*[]string {
 	if s.lines == nil {
 		s.lines = make([][]string, 7)
-		for i, text := range []string{s.legacy[0], s.legacy[1], s.nftables[0], s.nftables[1], s.native, s.inner, s.ipsets} {
-			s.lines[i] = strings.SplitAfter(text, "\n")
+		for i, text := range s.texts() {
+			s.lines[i] = strings.SplitAfter(*text, "\n")
 		}
 	}
 	all := []*[]string{&s.sysctls, &s.ip}
@@ -352,8 +372,13 @@ func (s *setting) parts() []*[]string {
 	return all
 }
 
+// texts returns what programs read.
+func (s *setting) texts() []*string {
+	return []*string{&s.legacy[0], &s.legacy[1], &s.nftables[0], &s.nftables[1], &s.native, &s.inner, &s.ipsets}
+}
+
 func (s *setting) join() {
-	for i, text := range []*string{&s.legacy[0], &s.legacy[1], &s.nftables[0], &s.nftables[1], &s.native, &s.inner, &s.ipsets} {
+	for i, text := range s.texts() {
 		*text = strings.Join(s.lines[i], "")
 	}
 }
@@ -376,13 +401,10 @@ func (w *world) play(t *testing.T, one try) string {
 	var story []string
 	shot := one.shot
 	from := one.from
-	// Nothing may be left of the tries before: an address and port that they took would be taken no more.
-	for _, pid := range w.pids {
-		if pid == 0 || w.furnished {
-			w.in(pid, func() { must(t, netlink.ConntrackTableFlush(netlink.ConntrackTable)) })
-		}
-	}
 	for turn := range 3 {
+		if one.turns == turn && turn > 0 {
+			break
+		}
 		w.hear()
 		w.decisions(&shot)
 		err := w.fire(from, &shot)

@@ -32,6 +32,12 @@ func (g *generator) setting(id *uint32) *setting {
 		*id++
 		s.tries = append(s.tries, g.try(*id))
 	}
+	g.furnish(s)
+	return s
+}
+
+// furnish makes what the tries of a setting are to meet.
+func (g *generator) furnish(s *setting) {
 	g.tries = s.tries
 	g.sysctls(s)
 	g.routes(s)
@@ -63,7 +69,6 @@ func (g *generator) setting(id *uint32) *setting {
 		s.ipsets = g.ipsets()
 	}
 	g.special(s)
-	return s
 }
 
 // special adds what chance alone seldom brings together.

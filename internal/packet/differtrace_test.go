@@ -325,7 +325,7 @@ func (w *walker) listen(to *decisions, also func(*netns, *base, *rule, code, *sk
 
 // lostIt says whether the packet is lost already: the walk goes on beyond.
 func (w *walker) lostIt() bool {
-	return slices.ContainsFunc(w.trace.Stops, func(s Stop) bool { return s.Kind != NoListener })
+	return slices.ContainsFunc(w.trace.Stops, func(s Stop) bool { return s.Kind != NoListener && s.Verdict.Stops() })
 }
 
 func (b *base) bridge() bool { return strings.HasPrefix(b.label, "bridge ") }

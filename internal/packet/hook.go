@@ -156,7 +156,7 @@ type hooks struct {
 
 // compile reads the rules of the namespace, once.
 func (n *netns) compile() {
-	n.hooks = map[hookKey]*hooks{}
+	n.hooks, n.nats = map[hookKey]*hooks{}, map[string]bool{}
 	for _, h := range append(n.compileIptables(), n.compileNft()...) {
 		at := n.hooks[h.key]
 		if at == nil {
@@ -164,6 +164,9 @@ func (n *netns) compile() {
 			n.hooks[h.key] = at
 		}
 		at.bases = append(at.bases, h.base)
+		if h.base.kind == "nat" {
+			n.nats[h.key.family] = true
+		}
 	}
 	for _, at := range n.hooks {
 		sortBases(at.bases, -1)
@@ -229,7 +232,7 @@ func (w *walker) pass(n *netns, hop Hop, hook string, p *skb) {
 	tracked, translated := hook != hookPrerouting && hook != hookOutput, hook == hookForward
 	settle := func(before int) {
 		if !tracked && before > priorityConntrack {
-			w.track(n, p)
+			w.track(n, hop, p)
 			tracked = true
 		}
 		if !translated && before > natPriority(hook) {
@@ -249,6 +252,9 @@ func (w *walker) pass(n *netns, hop Hop, hook string, p *skb) {
 		}
 	}
 	settle(1 << 30)
+	if hook == hookInput || hook == hookPostrouting {
+		w.clash(n, hop, p)
+	}
 }
 
 func natPriority(hook string) int {
@@ -262,7 +268,7 @@ func natPriority(hook string) int {
 // every packet is rewritten as the connection says. Source: nf_nat_inet_fn.
 func (w *walker) translate(n *netns, hop Hop, hook string, p *skb, bases []*base) {
 	ct := p.ct
-	if ct == nil || p.state == ctUntracked {
+	if ct == nil || p.state == ctUntracked || !n.nats[ipFamily(p.family)] {
 		return
 	}
 	dst := hook == hookPrerouting || hook == hookOutput
@@ -282,8 +288,12 @@ func (w *walker) translate(n *netns, hop Hop, hook string, p *skb, bases []*base
 				break
 			}
 		}
-		*done = true
+		*done = ct.flow == nil // an older connection stays as it is, and each of its packets asks again
+		if !dst {
+			w.unique(n, hop, ct)
+		}
 	}
+	w.leavesElsewhere(n, hop, p)
 	before := p.tuple
 	way := ct.reply
 	if p.replyDir {

@@ -103,7 +103,7 @@ func (p *parser) ctstatus(names []string, negated bool) bool {
 					is = is.or(maybe)
 				}
 			case "CONFIRMED":
-				is = is.or(answerOf(ct.answered || q.replyDir))
+				is = is.or(answerOf(ct.answered || q.replyDir || ct.flow != nil))
 			}
 		}
 		return is

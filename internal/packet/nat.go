@@ -242,6 +242,9 @@ func (w *walker) nat(q *skb, dst bool, lo, hi netip.Addr, ports span, ranged boo
 	if dst {
 		return w.bindDst(q, addr, at)
 	}
+	if q.ct != nil {
+		q.ct.fixed = ranged && ports.lo == ports.hi
+	}
 	return w.bindSrc(q, addr, at)
 }
 
@@ -250,7 +253,7 @@ func hasPorts(proto uint8) bool {
 }
 
 func (w *walker) bindDst(q *skb, addr netip.Addr, at port) verdict {
-	if q.ct == nil {
+	if q.ct == nil || q.ct.flow != nil {
 		return verdict{code: accept}
 	}
 	if q.ct.reply.src = addr; hasPorts(q.proto) {
@@ -262,7 +265,7 @@ func (w *walker) bindDst(q *skb, addr netip.Addr, at port) verdict {
 }
 
 func (w *walker) bindSrc(q *skb, addr netip.Addr, at port) verdict {
-	if q.ct == nil {
+	if q.ct == nil || q.ct.flow != nil {
 		return verdict{code: accept}
 	}
 	if q.ct.reply.dst = addr; hasPorts(q.proto) {
@@ -300,6 +303,9 @@ func (w *walker) masquerade(q *skb, ports span, ranged, random bool) verdict {
 		if at = ports.lo; ports.lo != ports.hi {
 			at = anyPort
 		}
+	}
+	if q.ct != nil {
+		q.ct.fixed = ranged && ports.lo == ports.hi
 	}
 	v := w.bindSrc(q, addr, at)
 	v.did = "masquerade as " + addr.String()

@@ -21,8 +21,10 @@ type netns struct {
 	fibs    map[netstate.Family]*fib
 	filters []*netstate.Qdisc // those with filters
 	hooks   map[hookKey]*hooks
+	nats    map[string]bool // families that have a nat chain: with the first one the kernel translates at every hook
 	sets    map[string]*ipset
 	tracked map[netstate.Family]bool
+	flows   map[flowKey][]*netstate.Flow // once asked for
 	printer netstate.NftPrinter
 
 	// What follows is made when it is first asked for.

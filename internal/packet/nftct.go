@@ -8,6 +8,7 @@ import (
 
 // Bits of enum ip_conntrack_status.
 const (
+	ipsExpected   = 1 << 0
 	ipsSeenReply  = 1 << 1
 	ipsAssured    = 1 << 2
 	ipsConfirmed  = 1 << 3
@@ -15,6 +16,7 @@ const (
 	ipsDstNAT     = 1 << 5
 	ipsSrcNATDone = 1 << 7
 	ipsDstNATDone = 1 << 8
+	ipsOffload    = 1 << 14
 )
 
 // ct loads what connection tracking knows of the packet.
@@ -104,13 +106,15 @@ func (m *machine) status(reg netstate.NftReg) outcome {
 	set(ipsSrcNATDone, ct.srcDone)
 	set(ipsDstNATDone, ct.dstDone)
 	set(ipsSeenReply, ct.answered)
-	set(ipsConfirmed, ct.answered)
-	if ct.answered {
+	set(ipsExpected, ct.expected)
+	set(ipsConfirmed, ct.answered || ct.flow != nil)
+	switch {
+	case ct.answered:
 		dark |= ipsAssured
-	} else if m.p.hook == hookInput || m.p.hook == hookPrerouting && m.p.in != nil && m.p.in.Loopback {
+	case ct.flow == nil && (m.p.hook == hookInput || m.p.hook == hookPrerouting && m.p.in != nil && m.p.in.Loopback):
 		dark |= ipsConfirmed
 	}
-	dark |= 1<<9 | 1<<14 | 1<<15 // dying, offloaded
+	dark |= 1<<9 | ipsOffload | 1<<15 // dying, offloaded
 	var data, unknown [4]byte
 	m.table.order.PutUint32(data[:], bits)
 	m.table.order.PutUint32(unknown[:], dark)

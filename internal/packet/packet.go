@@ -99,6 +99,7 @@ const (
 	BridgePort   Kind = "bridge-port"   // a port that does not forward: state, isolation, no hairpin
 	NoAddress    Kind = "no-address"    // the container's interface has not the address
 	Neighbour    Kind = "neighbour"     // a wrong or failed neighbour entry
+	Connection   Kind = "connection"    // an older connection is in its way
 	IPv6Off      Kind = "ipv6-off"      // disable_ipv6
 	NoNamespace  Kind = "no-namespace"  // the container has no namespace to arrive in
 	Unread       Kind = "unread"        // something that decides could not be read: always May

@@ -25,6 +25,9 @@ import (
 // read them, the packets, and where each was seen. PACKET_DIFF_RECORD=FILE writes such a file.
 const recordings = "testdata/recorded.json.gz"
 
+// outlived is the same of settings that older connections met: PACKET_DIFF_OUTLIVING=1.
+const outlived = "testdata/outlived.json.gz"
+
 // found is where disagreements are kept: each a recording of a setting that was made as small as it could be.
 // They stay when the walk was mended, for it shall not fall back.
 const found = "testdata/found"
@@ -53,10 +56,16 @@ type recordedTry struct {
 	Fails    bool       `json:"fails,omitempty"`
 	ID       uint32     `json:"id"`
 	Seen     string     `json:"seen"`
+
+	Flows []netstate.Flow `json:"flows,omitempty"` // the host's, before it
 }
 
-func recordTry(t try, seen string) recordedTry {
-	return recordedTry{From: t.from, Src: t.src, Dst: t.dst, Proto: t.proto, SPort: t.sport, DPort: t.dport, ICMPType: t.icmpType,
+// recordTry makes a recordedTry, with the flows that the walk may ask for.
+func recordTry(t try, seen string, flows []netstate.Flow) recordedTry {
+	flows = slices.DeleteFunc(slices.Clone(flows), func(f netstate.Flow) bool {
+		return !slices.Contains([]uint16{f.Original.Src.Port(), f.Original.Dst.Port()}, uint16(t.sport)) && f.Original.Src.Port() != uint16(t.dport)
+	})
+	return recordedTry{Flows: flows, From: t.from, Src: t.src, Dst: t.dst, Proto: t.proto, SPort: t.sport, DPort: t.dport, ICMPType: t.icmpType,
 		Flags: t.flags, TTL: t.ttl, DSCP: t.dscp, Length: t.length, UID: t.uid, Fails: t.fails, ID: t.id, Seen: seen}
 }
 
@@ -116,10 +125,6 @@ func (r *recorder) close(t testing.TB) {
 
 func readRecordings(t testing.TB) []recording {
 	t.Helper()
-	data, err := os.ReadFile(recordings)
-	must(t, err)
-	zip, err := gzip.NewReader(bytes.NewReader(data))
-	must(t, err)
 	var all []recording
 	files, err := filepath.Glob(found + "/*.json")
 	must(t, err)
@@ -130,16 +135,23 @@ func readRecordings(t testing.TB) []recording {
 		must(t, json.Unmarshal(data, &one))
 		all = append(all, one)
 	}
-	for d := json.NewDecoder(zip); ; {
-		var one recording
-		switch err := d.Decode(&one); {
-		case errors.Is(err, io.EOF):
-			return all
-		case err != nil:
-			t.Fatal(err)
+	for _, name := range []string{recordings, outlived} {
+		data, err := os.ReadFile(name)
+		must(t, err)
+		zip, err := gzip.NewReader(bytes.NewReader(data))
+		must(t, err)
+		d := json.NewDecoder(zip)
+		for {
+			var one recording
+			if err := d.Decode(&one); errors.Is(err, io.EOF) {
+				break
+			} else if err != nil {
+				t.Fatal(err)
+			}
+			all = append(all, one)
 		}
-		all = append(all, one)
 	}
+	return all
 }
 
 // disagreement returns the first try of which the walk says otherwise than the kernel did, or "".
@@ -148,7 +160,11 @@ func (r *recording) disagreement() string {
 	x.prepare()
 	for _, one := range r.Tries {
 		try := one.try()
-		if ways := x.ways(try); !slices.Contains(ways, one.Seen) {
+		if len(one.Flows) > 0 {
+			x = New(withFlows(r.Snapshot, one.Flows))
+			x.prepare()
+		}
+		if ways := x.ways(try); !agrees(ways, one.Seen) {
 			return fmt.Sprintf("%s from %s\n  kernel: %s\n  walk:   %s\n%s\n%s", &try.skb, try.from, one.Seen, strings.Join(ways, "\n          "), r.Setting, x.story(try))
 		}
 	}

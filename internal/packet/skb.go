@@ -123,6 +123,13 @@ type conn struct {
 	dnat, snat  bool
 	mark        uint32
 	zone        uint16
+
+	flow     *netstate.Flow // of an older connection: its entry
+	expected bool           // an older connection's helper asked for it
+	fixed    bool           // a rule says the source port
+	resumed  bool           // a packet was taken
+	crossed  bool           // the other end began one of its own with the same addresses and ports
+	gone     bool           // a packet ended it
 }
 
 // A skb is a packet on its way.

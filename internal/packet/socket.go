@@ -122,7 +122,10 @@ func (w *walker) diverted(n *netns, p *skb, was tuple) {
 		return
 	}
 	object, owner := "nat", ""
-	if r := w.bound; r != nil {
+	switch r := w.bound; {
+	case p.ct != nil && p.ct.flow != nil:
+		object = p.ct.object()
+	case r != nil:
 		object, owner = r.object(), r.owner(w.x)
 	}
 	if n.has(p.dst) || loopback(p.dst) {
@@ -211,6 +214,9 @@ func (w *walker) published(n *netns, dev *link, p *skb) (end, bool) {
 		diverted, refused = May, May
 	}
 	switch {
+	case p.ct != nil && p.ct.flow != nil:
+		w.stop(Stop{Hop: DNAT, Kind: Diverted, Object: p.ct.object(), Verdict: Drop,
+			Why: "its connection began before it was sent to the container, and goes on ending on the host itself", Evidence: []string{p.ct.object()}}, n)
 	case s != nil && s.Program != "dockerd":
 		w.stop(Stop{Hop: Socket, Kind: Diverted, Object: socketText(s), Verdict: diverted,
 			Why: "the host's own " + orUnknown(s.Program) + " takes the port", Evidence: []string{socketText(s)}}, n)

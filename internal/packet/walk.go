@@ -158,6 +158,10 @@ func (w *walker) inward(t netstate.Target) {
 				Why: "no link leads to " + client.String()}, nil)
 			return
 		}
+		if t.SPort != 0 {
+			p.sport = port(t.SPort)
+			w.needs(host, DNAT, netstate.Conntrack, 0, "connections")
+		}
 		if p.src = client; !given {
 			if p.dst = w.hostAddr(t.Family, dev); !p.dst.IsValid() {
 				w.noAddress(t.Family)

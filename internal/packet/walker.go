@@ -327,7 +327,7 @@ func commandOf(family netstate.Family, variant string) string {
 }
 
 // track finds or makes the connection that the packet belongs to. Source: nf_conntrack_in.
-func (w *walker) track(n *netns, p *skb) {
+func (w *walker) track(n *netns, hop Hop, p *skb) {
 	if p.ct != nil || p.state == ctUntracked || !n.tracks(p.family) {
 		return // it came over lo, or a rule said notrack, or nothing here asks for tracking
 	}
@@ -335,25 +335,40 @@ func (w *walker) track(n *netns, p *skb) {
 		w.relate(n, p)
 		return
 	}
+	w.adopt(n, p.tuple, p.zone)
 	for _, ct := range w.conns[n] {
+		if ct.zone != p.zone || ct.gone {
+			continue
+		}
 		switch {
-		case ct.zone != p.zone:
 		case ct.orig == p.tuple && !p.answers():
-			if p.proto == protoTCP && p.flags == tcpACK && !ct.answered {
-				p.state = ctInvalid // the answer did not come by here
-				return
-			}
-			p.ct, p.replyDir = ct, false
-			p.state = ctNew
-			if ct.answered {
-				p.state = ctEstablished
-			}
-			return
+			p.replyDir = false
 		case ct.reply == p.tuple && (p.answers() || p.proto != protoICMP && p.proto != protoICMPv6):
-			p.ct, p.replyDir, p.state = ct, true, ctEstablished
-			ct.answered = true
+			p.replyDir = true
+		default:
+			continue
+		}
+		taken, invalid := w.resume(ct, p)
+		if !taken {
+			continue
+		}
+		if invalid || !p.replyDir && p.proto == protoTCP && p.flags == tcpACK && !ct.answered && ct.begun() { // the answer did not come by here
+			p.state, p.replyDir = ctInvalid, false
 			return
 		}
+		ct.answered = ct.answered || p.replyDir
+		switch p.ct = ct; {
+		case ct.answered:
+			p.state = ctEstablished
+		case ct.expected:
+			p.state = ctRelated
+		default:
+			p.state = ctNew
+		}
+		if ct.flow != nil {
+			w.sayResumed(n, hop, p)
+		}
+		return
 	}
 	if !p.begins() {
 		p.state = ctInvalid
@@ -368,8 +383,9 @@ func (w *walker) track(n *netns, p *skb) {
 func (w *walker) relate(n *netns, p *skb) {
 	p.state = ctInvalid
 	quoted := p.about.reverse()
+	w.adopt(n, quoted, p.zone)
 	for _, ct := range w.conns[n] {
-		if ct.zone != p.zone || ct.orig != quoted && ct.reply != quoted {
+		if ct.zone != p.zone || ct.gone || ct.orig != quoted && ct.reply != quoted {
 			continue
 		}
 		way, reply := ct.reply, ct.reply == quoted

@@ -69,7 +69,7 @@ type Run struct {
 	Changed []bool    `json:"changed"` // by step: it changed something, which stands or was undone later
 	Refused []Refusal `json:"refused,omitempty"`
 
-	marks []mark // by step
+	marks []mark // by step; nil of a run that was not read from its file
 	size  int64  // of the part of the file that was understood
 }
 
@@ -202,8 +202,9 @@ func (j *Journal) Runs() (History, error) {
 	}
 	var runs History
 	for _, entry := range entries {
-		id, ok := strings.CutSuffix(strings.TrimPrefix(entry.Name(), "run-"), ".jsonl")
-		if _, err := strconv.ParseUint(id, 10, 63); !ok || err != nil {
+		id, isRun := strings.CutPrefix(entry.Name(), "run-")
+		id, isLines := strings.CutSuffix(id, ".jsonl")
+		if _, err := strconv.ParseUint(id, 10, 63); !isRun || !isLines || err != nil {
 			continue
 		}
 		run, err := j.read(id)

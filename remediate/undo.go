@@ -113,7 +113,7 @@ func none(id string) error {
 }
 
 // Standing returns the run that Undo would take back: that with the ID, or the last one that stands when it
-// is "". Its errors are those of Undo.
+// is "". Its errors are those of Undo. The history may be that of another host.
 func (runs History) Standing(id string) (*Run, error) {
 	for i := range runs {
 		if run := &runs[i]; run.State == Unfinished {
@@ -143,7 +143,7 @@ func (runs History) Standing(id string) (*Run, error) {
 func (later History) overlap(run *Run) error {
 	mine := map[string]Step{}
 	for i, step := range run.Steps {
-		if run.marks[i] == done {
+		if run.Changed[i] {
 			for _, key := range step.keys() {
 				mine[key] = step
 			}
@@ -154,7 +154,7 @@ func (later History) overlap(run *Run) error {
 			continue
 		}
 		for n, step := range later[i].Steps {
-			if later[i].marks[n] != done {
+			if !later[i].Changed[n] {
 				continue
 			}
 			for _, key := range step.keys() {

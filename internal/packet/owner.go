@@ -2,10 +2,7 @@ package packet
 
 import (
 	"net/netip"
-	"regexp"
 	"strings"
-
-	"github.com/docker-netcheck/docker-netcheck/internal/lazyregexp"
 )
 
 // Who makes rules. Yours is everybody who writes rules by hand or with something not known here.
@@ -50,13 +47,53 @@ func ownerOf(table, chain string) string {
 	return ""
 }
 
-// dockers are the rules that dockerd puts into chains that are not its own. The first group is a bridge, where
-// there is one. Source: moby's libnetwork, every version from 20.10 to 29.
-var dockers = map[string]func() *regexp.Regexp{
-	"raw PREROUTING": lazyregexp.New(`^-d \S+ (?:! )?-i (\S+)(?: -p \w+ -m \w+ --dport \d+)? -j (?:DROP|ACCEPT)$`),
-	"nat POSTROUTING": lazyregexp.New(`^(?:-s \S+ ! -o (\S+)|-o (\S+) -m addrtype --src-type LOCAL|-s \S+ -d \S+ -p \w+ -m \w+ --dport \d+)` +
-		` -j (?:MASQUERADE|SNAT --to-source \S+)$`),
-	"filter FORWARD": lazyregexp.New(`^(?:-i (\S+)(?: (?:! )?-o (\S+))? -j (?:ACCEPT|DROP)|-o (\S+) -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT)$`),
+// dockers are the rules that dockerd puts into chains that are not its own, word by word: * is any word, @ one that
+// is a bridge or "lo". Source: moby's libnetwork, every version from 20.10 to 29.
+var dockers = map[string][]string{
+	"raw PREROUTING": {
+		"-d * -i @ -j DROP|ACCEPT",
+		"-d * ! -i @ -j DROP|ACCEPT",
+		"-d * -i @ -p * -m * --dport * -j DROP|ACCEPT",
+		"-d * ! -i @ -p * -m * --dport * -j DROP|ACCEPT",
+	},
+	"nat POSTROUTING": {
+		"-s * ! -o @ -j MASQUERADE",
+		"-s * ! -o @ -j SNAT --to-source *",
+		"-o @ -m addrtype --src-type LOCAL -j MASQUERADE",
+		"-o @ -m addrtype --src-type LOCAL -j SNAT --to-source *",
+		"-s * -d * -p * -m * --dport * -j MASQUERADE",
+		"-s * -d * -p * -m * --dport * -j SNAT --to-source *",
+	},
+	"filter FORWARD": {
+		"-i @ -j DROP|ACCEPT",
+		"-i @ -o @ -j DROP|ACCEPT",
+		"-i @ ! -o @ -j DROP|ACCEPT",
+		"-o @ -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT",
+	},
+}
+
+// reads says whether a rule is one of that shape, and names the last bridge in it, "" if there is none.
+func reads(words []string, shape string) (bridge string, ok bool) {
+	want := strings.Fields(shape)
+	if len(words) != len(want) {
+		return "", false
+	}
+	for i, word := range words {
+		switch {
+		case want[i] == "*":
+		case want[i] == "@":
+			if word != "lo" {
+				bridge = word
+			}
+		case want[i] == "DROP|ACCEPT":
+			if word != "DROP" && word != "ACCEPT" {
+				return "", false
+			}
+		case want[i] != word:
+			return "", false
+		}
+	}
+	return bridge, true
 }
 
 // owner tells who made the rule: by its chain, by the chain that it jumps to, by its comment, or by its looks.
@@ -93,20 +130,17 @@ func (r *rule) guessOwner(x *Index) string {
 	case strings.Contains(comment, "generated for LXD"), strings.Contains(comment, "generated for Incus"):
 		return "LXD"
 	}
-	if shape := dockers[r.chain.table+" "+r.chain.name]; shape != nil {
-		if found := shape().FindStringSubmatch(text); found != nil {
-			bridge := ""
-			for _, group := range found[1:] {
-				if group != "" && group != "lo" {
-					bridge = group
-				}
-			}
-			if bridge == "" || bridge == "docker0" || x.dockerBridge(bridge) || strings.HasPrefix(bridge, "br-") {
-				return "Docker"
-			}
-			if r.chain.table == "raw" && x.bridges[prefixAddr(text)] != "" {
-				return "Docker" // a trusted host interface
-			}
+	words := strings.Fields(text)
+	for _, shape := range dockers[r.chain.table+" "+r.chain.name] {
+		bridge, ok := reads(words, shape)
+		if !ok {
+			continue
+		}
+		if bridge == "" || bridge == "docker0" || x.dockerBridge(bridge) || strings.HasPrefix(bridge, "br-") {
+			return "Docker"
+		}
+		if r.chain.table == "raw" && x.bridges[prefixAddr(text)] != "" {
+			return "Docker" // a trusted host interface
 		}
 	}
 	return yours

@@ -69,8 +69,10 @@ func (c *collection) readFiles() {
 	c.missing(netstate.Key{Part: netstate.Files}, errors.Join(errs...))
 }
 
-// secretSysctl is the one sysctl that is a secret: IPv6 addresses follow from it.
-var secretSysctl = lazyregexp.New(`(?m)^(.*stable_secret\s*=).*$`)
+// stableSecret is the one sysctl that is a secret: IPv6 addresses follow from it.
+const stableSecret = "stable_secret"
+
+var secretSysctl = lazyregexp.New(`(?m)^(.*` + stableSecret + `\s*=).*$`)
 
 // readQuoted reads a small file.
 func (m machine) readQuoted(name string) (string, error) {
@@ -88,5 +90,9 @@ func (m machine) readQuoted(name string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	return secretSysctl().ReplaceAllString(string(data), "$1 (left out)"), nil
+	text := string(data)
+	if strings.Contains(text, stableSecret) {
+		text = secretSysctl().ReplaceAllString(text, "$1 (left out)")
+	}
+	return text, nil
 }

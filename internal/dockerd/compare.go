@@ -278,6 +278,7 @@ func (l *line) samePackets(why Purpose, want *line) bool {
 
 func (c *comparison) compareChain(table, chain string) {
 	lines := c.lines(table, chain)
+	known := byText(lines)
 	var missing []*Rule
 	var standing []*line
 	for i := range c.Rules {
@@ -285,7 +286,7 @@ func (c *comparison) compareChain(table, chain string) {
 		if r.Family != c.family || r.Table != table || r.Chain != chain {
 			continue
 		}
-		if l := find(lines, r); l != nil {
+		if l := find(known, r); l != nil {
 			standing = append(standing, l)
 		} else {
 			missing = append(missing, r)
@@ -316,17 +317,25 @@ func linesOf(rules []netstate.IptablesRule) []line {
 	return lines
 }
 
-// find returns the first line that is the rule, and marks it and its repetitions as that.
-func find(lines []line, r *Rule) *line {
-	texts := []string{r.canonical(r.Text)}
-	for _, other := range r.Other {
-		texts = append(texts, r.canonical(other))
-	}
-	var first *line
+// byText returns the lines by their canonical texts.
+func byText(lines []line) map[string][]*line {
+	all := make(map[string][]*line, len(lines))
 	for i := range lines {
-		if l := &lines[i]; l.rule == nil && slices.Contains(texts, l.canonical) {
+		all[lines[i].canonical] = append(all[lines[i].canonical], &lines[i])
+	}
+	return all
+}
+
+// find returns the first line that is the rule, and marks it and its repetitions as that.
+func find(known map[string][]*line, r *Rule) *line {
+	var first *line
+	for _, text := range append([]string{r.Text}, r.Other...) {
+		for _, l := range known[r.canonical(text)] {
+			if l.rule != nil {
+				continue
+			}
 			l.rule = r
-			if first == nil {
+			if first == nil || l.number < first.number {
 				first = l
 			}
 		}

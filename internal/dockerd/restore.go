@@ -142,9 +142,10 @@ func (d *Difference) needs(chain Chain) bool {
 // restoreChain brings the rules of one chain to their places.
 func (r *restoration) restoreChain(table, chain string, all []Difference) {
 	lines := r.lines(table, chain)
+	known := byText(lines)
 	for i := range r.Rules {
 		if rule := &r.Rules[i]; rule.Family == r.family && rule.Table == table && rule.Chain == chain {
-			find(lines, rule)
+			find(known, rule)
 		}
 	}
 	work := make([]*line, len(lines))

@@ -35,15 +35,15 @@ from each other, and send back by the port that a packet came in by where there 
 				finding.Fix = linkUp(h, name)
 			case stop.Kind != packet.BridgePort || port == nil || port.Port == nil:
 			case port.Port.Isolated:
-				finding.Advice = "bridge link set dev " + arg(name) + " isolated off"
+				finding.Fix = portFix(port, "isolated", "on", "off", true)
 				if i := slices.IndexFunc(findings, func(f Finding) bool { return f.stop != nil && f.stop.Kind == packet.BridgePort }); i >= 0 {
 					findings[i].explains = append(findings[i].explains, stop.Object) // the same two ports, on the way back
 					continue
 				}
 			case port.Port.State != "forwarding":
-				finding.Advice = "bridge link set dev " + arg(name) + " state 3"
+				finding.Fix = portFix(port, "state", port.Port.State, "forwarding", false)
 			default:
-				finding.Advice = "bridge link set dev " + arg(name) + " hairpin on, or let the engine run docker-proxy (userland-proxy)"
+				finding.Fix = portFix(port, "hairpin", "off", "on", false)
 			}
 			if finding.Fix == nil && finding.Advice == "" {
 				finding.Advice = "restart the engine: it makes the bridge and its address anew"

@@ -51,7 +51,7 @@ func policyStops(h *Host, t netstate.Target, name string, stop packet.Stop) Find
 	}
 	f.Evidence = append(f.Evidence, stop.Object)
 	permanent := slices.IndexFunc(h.Firewalld.PermanentPolicies, func(p netstate.Policy) bool { return p.Name == name })
-	f.Advice = "a rule of the policy " + name + " has to let this traffic pass: firewall-cmd --policy=" + name + " --add-rich-rule=RULE, and the same with --permanent"
+	f.Advice = "a rule of the policy " + name + " has to let this traffic pass: firewall-cmd --policy=" + arg(name) + " --add-rich-rule=RULE, and the same with --permanent"
 	if flow, ok := flowOf(h, t, stop.Hop); ok {
 		rule := "rich-rule " + flow.rich(t.Family)
 		f.Fix = &remediate.Fix{Opens: true, Title: fmt.Sprintf("let the traffic of %s through firewalld's policy %s", Name(t), name),

@@ -33,6 +33,16 @@ func linkUp(h *Host, name string) *remediate.Fix {
 	}
 }
 
+// portFix is the fix that sets a word of a bridge's port as the engine did.
+func portFix(port *netstate.Link, word, old, new string, opens bool) *remediate.Fix {
+	step := remediate.Set("bridgeport", port.Name+" "+word, old, new)
+	return &remediate.Fix{
+		Title: fmt.Sprintf("set the bridge port %s to %s %s", port.Name, word, new),
+		Steps: []remediate.Step{step.Guarded(remediate.GuardIfindex+" "+port.Name, fmt.Sprint(port.Index))},
+		Opens: opens,
+	}
+}
+
 // linkMTU is the fix that lets a link of the host take larger packets.
 func linkMTU(link *netstate.Link, mtu int) *remediate.Fix {
 	step := remediate.Set("link", link.Name+" mtu", fmt.Sprint(link.MTU), fmt.Sprint(mtu))

@@ -34,8 +34,13 @@ route get with from, iif and mark shows what the kernel does.`,
 			case strings.HasPrefix(stop.Object, "neigh "):
 				addr, link, _ := strings.Cut(strings.TrimPrefix(stop.Object, "neigh "), " dev ")
 				finding.Advice = "ip neigh del " + arg(addr) + " dev " + arg(link)
+				finding.Fix = routeFix(h, t, stop)
 			case stop.Kind == packet.WrongRoute || stop.Kind == packet.Unreachable:
 				finding.explains = refusedFor(h, t, stop.Object)
+				finding.Fix = routeFix(h, t, stop)
+				if finding.Fix != nil && !finding.Fix.Opens {
+					break
+				}
 				finding.Advice = "take it away if nothing else needs it, or give Docker's networks another subnet (default-address-pools, bip); " + ownRoute(h, t)
 			case stop.Kind == packet.NoRoute:
 				finding.Advice = "give the host a route: ip route add default via GATEWAY, as its network's configuration has it"

@@ -8,8 +8,8 @@ import (
 	"github.com/docker-netcheck/docker-netcheck/internal/netstate"
 )
 
-// documentation addresses stand for a client or destination that nobody named: nobody has them
-// (RFC 5737, RFC 3849).
+// assumed are the addresses that stand for a client or destination that nobody named: nobody has them, as they
+// are for documentation (RFC 5737, RFC 3849).
 var assumed = map[netstate.Family][]netip.Addr{
 	netstate.IPv4: {netip.MustParseAddr("203.0.113.9"), netip.MustParseAddr("198.51.100.9"), netip.MustParseAddr("192.0.2.9")},
 	netstate.IPv6: {netip.MustParseAddr("2001:db8:ffff::9")},
@@ -30,8 +30,8 @@ candidates:
 	return assumed[family][0]
 }
 
-// reachesOut says whether the host has a global address and a default route of that family, so that a
-// client beyond it is conceivable at all. What could not be read counts as a yes: then it is unknown.
+// reachesOut says whether the host has a default route of that family, so that a client beyond it is
+// conceivable at all. What could not be read counts as a yes: then it is unknown.
 func reachesOut(s *netstate.Snapshot, family netstate.Family) bool {
 	if s.Why(netstate.Key{Part: netstate.Routes}) != "" {
 		return true

@@ -108,8 +108,8 @@ func (f fault) live(t *testing.T, suite, path string) {
 	}
 }
 
-// TestLiveHealthy makes a whole handshake from everywhere, and out of the container, on a host where all is well, and after a fix: that
-// is its proof.
+// TestLiveHealthy makes a whole handshake from everywhere, and out of the container, on a host where all is
+// well, and after a fix: that is its proof.
 func TestLiveHealthy(t *testing.T) {
 	lab.Need(t)
 	path := buildPlugin(t)

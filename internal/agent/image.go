@@ -32,8 +32,7 @@ const Repository = "docker-netcheck-agent"
 // entrypoint is the program in an image.
 const entrypoint = "/docker-netcheck"
 
-// ensureImage makes sure that the engine has the image of the helper, and returns its reference. imported
-// says that it was brought there just now.
+// ensureImage makes sure that the engine has the image of the helper, and returns its reference.
 func ensureImage(ctx context.Context, docker client.APIClient, o Options) (ref string, err error) {
 	if o.Image != "" {
 		_, err := docker.ImageInspect(ctx, o.Image)

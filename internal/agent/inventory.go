@@ -23,7 +23,7 @@ type Item struct {
 	Name    string    `json:"name"` // docker-netcheck-agent:0123456789ab, netcheck-agent-0123456789ab
 	ID      string    `json:"id"`
 	State   string    `json:"state,omitempty"`  // of a container: "running", "created"
-	Rights  string    `json:"rights,omitempty"` // of a container: "read" or "change"
+	Rights  string    `json:"rights,omitempty"` // of a container: "read", "change" or "watch"
 	Size    int64     `json:"size,omitempty"`   // of an image, in bytes
 	Created time.Time `json:"created"`
 }

@@ -30,8 +30,8 @@ import (
 // read side by side; when the engine was restarted or nf_tables changed meanwhile, all is read again,
 // thrice in all.
 //
-// The error is ErrNoEngine, ErrNoContainer, the context's, or the engine's refusal. All else that cannot be read stands in the
-// snapshot's Missing with the reason.
+// The error is ErrNoEngine, ErrNoContainer, the context's, or the engine's refusal. All else that cannot be
+// read stands in the snapshot's Missing with the reason.
 //
 // Where the context's deadline passes after the engine answered, what was not read by then is missing
 // too, and there is no error.

@@ -22,11 +22,11 @@ const getProperties = "org.freedesktop.DBus.Properties.GetAll"
 // known absence.
 //
 // Each call takes firewalld about a millisecond, one after the other, for it asks polkit. Rules of its that
-// stop a packet stand among the host's; what they come of is asked for only where the reading is thorough, and not all of it: of the
-// runtime it reads the zones that are active, the default zone and "docker", and the active policies.
-// The others hold no link and no source and touch no packet. Of a policy that concerns only what the
-// host itself receives it knows the zones alone: its Target is "". The permanent configuration, whole, is read
-// from its files.
+// stop a packet stand among the host's; what they come of is asked for only where the reading is thorough, and
+// not all of it: of the runtime it reads the zones that are active, the default zone and "docker", and the
+// active policies. The others hold no link and no source and touch no packet. Of a policy that concerns only
+// what the host itself receives it knows the zones alone: its Target is "". The permanent configuration, whole,
+// is read from its files.
 func (c *collection) readFirewalld() {
 	key := netstate.Key{Part: netstate.Firewalld}
 	conn, err := dbus.ConnectSystemBus(dbus.WithContext(c.ctx))

@@ -21,10 +21,10 @@ import (
 // A fileStore holds configuration files, kind "file". A name is a clean, absolute path below /etc, a value
 // the file's content.
 //
-// A file is replaced whole: readers see the old one or the new one, also after a power cut. Mode, owner
-// and extended attributes (an SELinux label, an ACL) stay; a new file is root's, mode 0644, with what its
-// directory gives it. A link is followed, and what it names is made if it is not there. A file with two names, or a directory that is missing, is an
-// error.
+// A file is replaced whole: readers see the old one or the new one, also after a power cut. Mode, owner and
+// extended attributes (an SELinux label, an ACL) stay; a new file is root's, mode 0644, with what its directory
+// gives it. A link is followed, and what it names is made if it is not there. A file with two names, or a
+// directory that is missing, is an error.
 type fileStore struct{ m machine }
 
 // fileAttributes is the kind of what a step that removes a file drags along. Its name is the file's, its

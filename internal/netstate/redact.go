@@ -17,9 +17,9 @@ import (
 //   - the engine's name (a host's name), the name of a docker context, comments in files, and the domains
 //     of resolv.conf.
 //
-// Kept are names that people gave: of containers, networks, images, interfaces, chains and sets, and
-// comments in rules. Kept are private, link-local and other special addresses, and prefixes or ranges so wide that they name
-// nobody (IPv4 shorter than /8, IPv6 than /24, or with special addresses in them).
+// Kept are names that people gave: of containers, networks, images, interfaces, chains and sets, and comments
+// in rules. Kept are private, link-local and other special addresses, and prefixes or ranges so wide that they
+// name nobody (IPv4 shorter than /8, IPv6 than /24, or with special addresses in them).
 //
 // The result depends on s alone.
 func (s *Snapshot) Redact() *Snapshot {

@@ -138,8 +138,9 @@ func (w *walker) clash(n *netns, hop Hop, p *skb) {
 	w.stop(Stop{Hop: hop, Kind: Connection, Object: older.object(), Verdict: Drop, Why: "its replies would be those of an older connection"}, n)
 }
 
-// leavesElsewhere drops a packet of an older connection that was masqueraded as the address of another link than
-// it now leaves by. A connection that a rule of SNAT gave that address is not distinguished in the table. Source: nf_nat_oif_changed.
+// leavesElsewhere drops a packet of an older connection that was masqueraded as the address of another link
+// than it now leaves by. A connection that a rule of SNAT gave that address is not distinguished in the table.
+// Source: nf_nat_oif_changed.
 func (w *walker) leavesElsewhere(n *netns, hop Hop, p *skb) {
 	ct := p.ct
 	if ct.flow == nil || !ct.snat || p.replyDir || p.hook != hookPostrouting || p.out == nil {

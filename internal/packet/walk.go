@@ -211,7 +211,8 @@ func (w *walker) ingress(t netstate.Target, client netip.Addr) *link {
 	if l := w.uplink(client); l != nil && !w.x.isDockers(l) && w.x.plugged(l) == nil {
 		return l
 	}
-	// Nothing leads back, or a way into one of Docker's networks; that is said where the reply needs it. It comes in where there is an address.
+	// Nothing leads back, or a way into one of Docker's networks; that is said where the reply needs it. It
+	// comes in where there is an address.
 	var found *link
 	for _, a := range w.x.host.state.Addrs {
 		l := w.x.host.link(a.Link)

@@ -15,9 +15,9 @@ import (
 )
 
 // TestCovered pairs the rules of each iptables recording with what iptables-save printed of them. A recording
-// NAME.rules has the arguments of iptables-nft (of ip6tables-nft behind "6 ") and, behind "nft " or "ipset ", those of
-// nft and ipset; NAME-VERSION.save and .save6 is what that version's iptables-nft-save printed then. Whatever nft put into an iptables chain must not
-// count as covered unless the text says it.
+// NAME.rules has the arguments of iptables-nft (of ip6tables-nft behind "6 ") and, behind "nft " or "ipset ",
+// those of nft and ipset; NAME-VERSION.save and .save6 is what that version's iptables-nft-save printed then.
+// Whatever nft put into an iptables chain must not count as covered unless the text says it.
 func TestCovered(t *testing.T) {
 	paths, err := filepath.Glob("testdata/*.save")
 	if err != nil || len(paths) == 0 {

@@ -113,3 +113,39 @@ func BenchmarkAll(b *testing.B) {
 		}
 	}
 }
+
+// TestRulesRead counts the rules that are read for one packet of a host with thousands.
+func TestRulesRead(t *testing.T) {
+	x := New(crowded(300, 10000))
+	if trace := x.Walk(targetsOf(x.snap)[7]); trace.Verdict != Pass {
+		t.Fatal(describe(trace))
+	}
+	rules, read := 0, 0
+	seen := map[*chain]bool{}
+	var count func(*chain)
+	count = func(c *chain) {
+		if seen[c] {
+			return
+		}
+		seen[c] = true
+		rules += c.count
+		for _, r := range c.rules {
+			if r == nil {
+				continue
+			}
+			read++
+			for _, to := range jumpsOf(r.run.(*textRule), x.host) {
+				count(to)
+			}
+		}
+	}
+	for _, h := range x.host.hooks {
+		for _, b := range h.bases {
+			count(b.chain)
+		}
+	}
+	t.Logf("%d of %d rules were read", read, rules)
+	if rules < 10000 || read > 50 {
+		t.Errorf("%d of %d rules were read, want 50 of more than 10000 at most", read, rules)
+	}
+}

@@ -16,7 +16,7 @@ ICMP "fragmentation needed", and the sender makes its packets smaller. Where a r
 answers arrive and large ones hang. Inside of the host nobody says so: the container's interface may not
 be larger than the other end of its pair. A queueing discipline that limits, delays or loses (tbf, netem)
 slows everything down.`,
-	Needs:    netstate.Engine | netstate.Links | netstate.Routes | netstate.Iptables | netstate.Traffic,
+	Needs:    netstate.Engine | netstate.Links | netstate.Routes | netstate.Traffic,
 	Inside:   netstate.Links,
 	Requires: []*Check{Running},
 	Run: func(h *Host, t netstate.Target) []Finding {
@@ -38,14 +38,28 @@ slows everything down.`,
 		if uplink == nil || uplink.MTU == 0 || uplink.MTU >= inside.MTU {
 			return findings
 		}
-		if object, text := silencer(h, t.Family, bridgeOf(h, t)); object != "" {
-			findings = append(findings, Finding{Object: object, At: packet.Uplink, Warning: true,
-				Problem:  fmt.Sprintf("%s takes %d bytes, the container sends up to %d, and a rule drops the ICMP that would tell it: large answers hang", uplink.Name, uplink.MTU, inside.MTU),
-				Evidence: []string{fmt.Sprintf("link %s mtu %d", uplink.Name, uplink.MTU), fmt.Sprintf("link %s mtu %d in container %s", inside.Name, inside.MTU, t.Container), text},
+		if stop := silencer(h, t); stop != nil {
+			findings = append(findings, Finding{Object: stop.Object, At: packet.Uplink, Warning: true, Unknown: !stop.Verdict.Stops(),
+				Problem:  fmt.Sprintf("%s takes %d bytes, the container sends up to %d, and the ICMP that would tell it is lost: large answers hang", uplink.Name, uplink.MTU, inside.MTU),
+				Evidence: append([]string{fmt.Sprintf("link %s mtu %d", uplink.Name, uplink.MTU), fmt.Sprintf("link %s mtu %d in container %s", inside.Name, inside.MTU, t.Container)}, stop.Evidence...),
 				Advice:   fmt.Sprintf("let ICMP fragmentation-needed pass, or iptables -t mangle -A FORWARD -p tcp --tcp-flags SYN,RST SYN -j TCPMSS --clamp-mss-to-pmtu; for good: network option com.docker.network.driver.mtu=%d", uplink.MTU)})
 		}
 		return findings
 	},
+}
+
+// silencer returns what keeps the host from saying to the container that a packet is too large for the way out, unless
+// a rule tells TCP beforehand, or what could not be read and may do so; else nil.
+func silencer(h *Host, t netstate.Target) *packet.Stop {
+	if h.Walk(t).ClampsReplies() {
+		return nil
+	}
+	for _, stop := range h.whole.index().TooLarge(t).Stops {
+		if stop.Verdict.Stops() || stop.Kind == packet.Unread {
+			return &stop
+		}
+	}
+	return nil
 }
 
 // pair returns the two ends of the container's link: the host's and its own; nil where they are not known.

@@ -352,7 +352,7 @@ func (p *parser) target(name string, goes bool, chains map[string]*chain) {
 		says(verdict{code: rejectIt, why: options["--reject-with"]})
 	case "RETURN":
 		says(verdict{code: returnIt})
-	case "LOG", "NFLOG", "ULOG", "TRACE", "AUDIT", "TCPMSS", "CHECKSUM", "CLASSIFY", "SECMARK", "CONNSECMARK", "LED", "RATEEST",
+	case "LOG", "NFLOG", "ULOG", "TRACE", "AUDIT", "CHECKSUM", "CLASSIFY", "SECMARK", "CONNSECMARK", "LED", "RATEEST",
 		"TCPOPTSTRIP", "ECN", "IDLETIMER", "HMARK", "TEE", "DNPT", "SNPT":
 		// They say nothing about the packet's fate. What they change is neither address, port nor mark; HMARK's
 		// mark and the prefix translation are handled below.
@@ -367,6 +367,8 @@ func (p *parser) target(name string, goes bool, chains map[string]*chain) {
 			p.rule.idle = true
 			says(verdict{})
 		}
+	case "TCPMSS":
+		says(verdict{did: clamps})
 	case "SET":
 		p.rule.idle = true // it changes a set after the snapshot was taken
 		says(verdict{})

@@ -137,7 +137,7 @@ func effect(e netstate.NftExpr) bool {
 	case *netstate.NftCt:
 		return e.Sreg != netstate.NoReg && (e.Key == "mark" || e.Key == "zone")
 	case *netstate.NftExthdr:
-		return false
+		return clamping(e)
 	case *netstate.NftLookup:
 		return e.Dreg == netstate.VerdictReg
 	case *netstate.NftImmediate:
@@ -148,8 +148,13 @@ func effect(e netstate.NftExpr) bool {
 	return true
 }
 
+// clamping says whether the expression writes the TCP option maxseg.
+func clamping(e *netstate.NftExthdr) bool {
+	return e.Op == "tcp" && e.Type == 2 && e.Dreg == netstate.NoReg && !e.Strip
+}
+
 // idleTargets say nothing about a packet's fate.
-var idleTargets = map[string]bool{"LOG": true, "NFLOG": true, "TRACE": true, "AUDIT": true, "TCPMSS": true, "CHECKSUM": true, "CLASSIFY": true,
+var idleTargets = map[string]bool{"LOG": true, "NFLOG": true, "TRACE": true, "AUDIT": true, "CHECKSUM": true, "CLASSIFY": true,
 	"SECMARK": true, "CONNSECMARK": true, "TEE": true, "RATEEST": true, "LED": true, "IDLETIMER": true, "SET": true, "TCPOPTSTRIP": true}
 
 // selects reads a selector from a rule's comparisons: what a register was loaded with, masked and compared.

@@ -278,6 +278,9 @@ func (m *machine) step(e netstate.NftExpr) (outcome, verdict) {
 		}
 		return either, verdict{}
 	case *netstate.NftExthdr:
+		if clamping(e) {
+			return next, verdict{did: clamps}
+		}
 		return m.exthdr(e), verdict{}
 	case *netstate.NftNumgen:
 		if e.Mod == 1 {
@@ -319,6 +322,9 @@ func (m *machine) step(e netstate.NftExpr) (outcome, verdict) {
 	case *netstate.NftTarget:
 		if idleTargets[e.Target] {
 			return next, verdict{}
+		}
+		if e.Target == "TCPMSS" {
+			return next, verdict{did: clamps}
 		}
 		return m.perhaps(verdict{code: dropIt, why: "xt target " + e.Target})
 	}

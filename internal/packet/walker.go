@@ -25,6 +25,8 @@ type walker struct {
 	legacyFirst answer          // maybe: asked and denied
 	olderTables map[string]bool // of the bridge family, than br_netfilter
 	depth       int
+	watched     *netns // of it, the first packet that the host forwards is kept:
+	large       *skb
 	bound       *rule // that translated the packet last
 	blinded     map[blindKey]bool
 

@@ -80,6 +80,7 @@ func (w *walker) forward(n *netns, dev *link, d decision, p *skb) end {
 	if n.container == "" && !w.reply && !w.later && w.trace.Via == "" {
 		w.trace.Via = "forward"
 	}
+	w.watch(n, p)
 	p.out, p.gateway, p.hook = d.out, d.gateway, hookForward
 	if p.ttl > 0 {
 		p.ttl--

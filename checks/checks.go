@@ -117,6 +117,7 @@ func (c *Check) judge(h *Host, t netstate.Target, status map[*Check]Status) Resu
 		if finding.Evidence == nil {
 			finding.Evidence = []string{}
 		}
+		finding.lasting(h.whole.snapshot)
 		switch {
 		case finding.Note:
 			result.Reason = finding.Problem
@@ -135,6 +136,9 @@ func (c *Check) judge(h *Host, t netstate.Target, status map[*Check]Status) Resu
 
 // lacks returns why something that the check needs could not be read, or "".
 func (c *Check) lacks(s *netstate.Snapshot, t netstate.Target) string {
+	if len(s.Missing) == 0 && (c.Needs|c.Inside)&^s.Parts == 0 {
+		return ""
+	}
 	for _, part := range c.Needs.Each() {
 		key := netstate.Key{Part: part}
 		if part == netstate.Iptables {

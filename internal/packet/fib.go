@@ -17,6 +17,9 @@ const (
 	tableLocal   = 255
 )
 
+// standardTables are those of the rules that every namespace is born with, in their order.
+var standardTables = []uint32{tableLocal, tableMain, tableDefault}
+
 // A fib is the routing of one family in one namespace.
 type fib struct {
 	ns       *netns
@@ -24,6 +27,7 @@ type fib struct {
 	rules    []netstate.Rule
 	standard bool // no rule but the three that every namespace is born with
 	tables   map[uint32]*table
+	bits     []int // prefix lengths that occur in the tables of those three, longest first
 }
 
 // A table finds routes by prefix. Routes of a prefix stand in the order in which the kernel tries them.
@@ -75,6 +79,11 @@ func newFIB(ns *netns, family netstate.Family) *fib {
 	}
 	slices.SortStableFunc(f.rules, func(a, b netstate.Rule) int { return cmp.Compare(a.Priority, b.Priority) })
 	f.standard = !slices.ContainsFunc(f.rules, custom)
+	for _, id := range standardTables {
+		if t := f.tables[id]; t != nil {
+			f.bits = mergeBits(f.bits, t.bits)
+		}
+	}
 	return f
 }
 
@@ -127,7 +136,7 @@ func (d *decision) local() bool {
 func (f *fib) lookup(w *walker, q flow) decision {
 	if f.standard && f.family == netstate.IPv4 {
 		// The kernel keeps local and main in one trie until a rule is added: the longest prefix of both wins.
-		return f.search(w, q, nil, tableLocal, tableMain, tableDefault)
+		return f.search(w, q, nil, f.bits, standardTables...)
 	}
 	for i := 0; i < len(f.rules); i++ {
 		r := &f.rules[i]
@@ -147,7 +156,11 @@ func (f *fib) lookup(w *walker, q flow) decision {
 				}
 				id = q.vrf.Table
 			}
-			d := f.search(w, q, r, id)
+			t := f.tables[id]
+			if t == nil {
+				continue
+			}
+			d := f.search(w, q, r, t.bits, id)
 			if d.route == nil {
 				continue
 			}
@@ -226,18 +239,8 @@ func (f *fib) fits(w *walker, r *netstate.Rule, q flow) answer {
 }
 
 // search finds the best route for the flow in the tables, which are one where there are several: at the
-// same prefix the first table's routes come first.
-func (f *fib) search(w *walker, q flow, r *netstate.Rule, ids ...uint32) decision {
-	var bits []int
-	for _, id := range ids {
-		if t := f.tables[id]; t != nil {
-			if bits == nil {
-				bits = t.bits
-			} else {
-				bits = mergeBits(bits, t.bits)
-			}
-		}
-	}
+// same prefix the first table's routes come first. bits are the prefix lengths that occur in them.
+func (f *fib) search(w *walker, q flow, r *netstate.Rule, bits []int, ids ...uint32) decision {
 	for _, n := range bits {
 		prefix, err := q.dst.Prefix(n)
 		if err != nil {
@@ -298,7 +301,7 @@ func (f *fib) usable(w *walker, q flow, route *netstate.Route) (decision, bool) 
 			return d, true
 		}
 	}
-	var good []netstate.RouteHop
+	good := make([]netstate.RouteHop, 0, 1)
 	for _, hop := range hops {
 		if slices.Contains(hop.Flags, "dead") {
 			continue

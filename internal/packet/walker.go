@@ -39,6 +39,9 @@ type blindKey struct {
 	family netstate.Family
 }
 
+// fewSteps is how many steps most packets take.
+const fewSteps = 8
+
 // maxWays bounds how many ways are walked when answers cannot be told. Past it nothing is certain.
 const maxWays = 128
 
@@ -50,7 +53,7 @@ func (x *Index) explore(t netstate.Target, walk func(*walker)) *Trace {
 	depends := map[string]string{}
 	all := true // every way so far is stopped for certain
 	for {
-		w := &walker{x: x, trace: &Trace{Target: t}, choices: slices.Clone(choices), depends: depends, conns: map[*netns][]*conn{}}
+		w := &walker{x: x, trace: &Trace{Target: t, Request: make([]Step, 0, fewSteps), Reply: make([]Step, 0, fewSteps)}, choices: slices.Clone(choices), depends: depends, conns: map[*netns][]*conn{}}
 		walk(w)
 		ways++
 		stopped := slices.ContainsFunc(w.trace.Stops, func(s Stop) bool { return s.Verdict.Stops() })

@@ -287,6 +287,11 @@ func everyWay(b *bench, f fault) {
 		if fixed == broken {
 			continue
 		}
+		if f.name == "veth-down" { // one is enough
+			if out, code, stderr := b.by(w, "undo"); code != 125 || !strings.Contains(out, "+down") || !strings.Contains(stderr, "no terminal") {
+				b.t.Errorf("%s: undo without --yes: exit status %d: %s%s", w.name, code, out, stderr)
+			}
+		}
 		if out, code, stderr := b.by(w, "undo", "--yes"); code != 0 {
 			b.t.Errorf("%s: undo: exit status %d: %s%s", w.name, code, out, stderr)
 		}

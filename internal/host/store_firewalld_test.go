@@ -14,6 +14,20 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
+// firewalldHost returns a host on which firewalld runs and no engine, what a store knows it by, and a shell there.
+func firewalldHost(t *testing.T, suite string) (h *lab.Host, m machine, sh func(line string) string) {
+	t.Helper()
+	h = lab.New(t, lab.Options{Suite: suite, Firewalld: true, NoDockerd: true})
+	return h, machine{h.Path("/")}, func(line string) string {
+		t.Helper()
+		out, err := h.Sh(context.Background(), line)
+		if err != nil {
+			t.Fatalf("%s: %v\n%s", line, err, out)
+		}
+		return out
+	}
+}
+
 func TestZoneStore(t *testing.T) {
 	for _, suite := range lab.Suites() {
 		if suite != lab.Bookworm && os.Getenv("NETCHECK_TEST_ALL") == "" {
@@ -22,16 +36,7 @@ func TestZoneStore(t *testing.T) {
 		t.Run(suite, func(t *testing.T) {
 			t.Parallel()
 			ctx := context.Background()
-			h := lab.New(t, lab.Options{Suite: suite, Firewalld: true, NoDockerd: true})
-			m := machine{h.Path("/")}
-			sh := func(line string) string {
-				t.Helper()
-				out, err := h.Sh(ctx, line)
-				if err != nil {
-					t.Fatalf("%s: %v\n%s", line, err, out)
-				}
-				return out
-			}
+			h, m, sh := firewalldHost(t, suite)
 			sh("ip link add docker0 type bridge; ip link add br-1 type bridge")
 			// firewalld makes a zone's chains when a link first comes into it, and keeps them.
 			sh("firewall-cmd --zone=trusted --add-interface=none; firewall-cmd --zone=trusted --remove-interface=none")

@@ -31,16 +31,7 @@ func TestPolicyStore(t *testing.T) {
 		t.Run(suite, func(t *testing.T) {
 			t.Parallel()
 			ctx := context.Background()
-			h := lab.New(t, lab.Options{Suite: suite, Firewalld: true, NoDockerd: true})
-			m := machine{h.Path("/")}
-			sh := func(line string) string {
-				t.Helper()
-				out, err := h.Sh(ctx, line)
-				if err != nil {
-					t.Fatalf("%s: %v\n%s", line, err, out)
-				}
-				return out
-			}
+			h, m, sh := firewalldHost(t, suite)
 			// One of firewalld's own, whose file is not in /etc, and one of somebody's, with both zones in use.
 			sh(`set -e; ip link add docker0 type bridge
 fc() { firewall-cmd -q "$@"; }

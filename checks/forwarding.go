@@ -17,8 +17,8 @@ var Forwarding = &Check{
 	Doc: `A published port is forwarded from the uplink to the bridge, and its replies back. For IPv4 each of the two
 links has a switch of its own, net.ipv4.conf.LINK.forwarding; writing net.ipv4.ip_forward sets all of
 them. IPv6 has net.ipv6.conf.all.forwarding alone. The engine switches forwarding on when it starts and
-does not look again: a sysctl file that says 0, applied later, ends it. Ports still answer on the host
-itself, through docker-proxy.`,
+does not look again: a sysctl file that says 0, or systemd-networkd's IPv4Forwarding=no, applied later,
+ends it. Ports still answer on the host itself, through docker-proxy.`,
 	Needs:    netstate.Engine | netstate.Links | netstate.Routes | netstate.Sysctls | netstate.Files,
 	Requires: []*Check{Running},
 	Run: func(h *Host, t netstate.Target) []Finding {
@@ -31,6 +31,12 @@ itself, through docker-proxy.`,
 			finding.SetBy = setBy(h.Snapshot, name)
 			if finding.Fix == nil {
 				finding.Advice = "sysctl -w " + arg(name+"=1")
+			}
+			if line := networkdLine(h, name); line != nil {
+				finding.SetBy = fmt.Sprintf("%s:%d", line.File, line.Line)
+				if len(networkdFiles(h, name)) == 0 {
+					finding.Advice = "systemd-networkd sets it again whenever it sets the link up: let what makes " + line.File + " leave that line out"
+				}
 			}
 			findings = append(findings, finding)
 		}

@@ -21,13 +21,13 @@ func forwardingFix(h *Host, t netstate.Target, name string) *remediate.Fix {
 	case name != "net.ipv4.ip_forward":
 		return &remediate.Fix{
 			Title: "turn IPv4 forwarding on for " + strings.Split(name, ".")[3],
-			Steps: []remediate.Step{remediate.Set("sysctl", name, value, "1")},
+			Steps: []remediate.Step{remediate.Set("sysctl", name, value, "1")}, Persist: offInFiles(h, name),
 		}
 	case len(foreignLinks(h)) < 2:
 		return &remediate.Fix{
 			Title:   "turn IPv4 forwarding on",
 			Steps:   []remediate.Step{remediate.Set("sysctl", name, value, "1")},
-			Persist: sysctlFiles(h, name),
+			Persist: offInFiles(h, name),
 		}
 	}
 	fix := &remediate.Fix{Title: "turn IPv4 forwarding on between the uplink and the bridge"}
@@ -41,6 +41,11 @@ func forwardingFix(h *Host, t netstate.Target, name string) *remediate.Fix {
 		return nil
 	}
 	return fix
+}
+
+// offInFiles returns the steps that correct what switches forwarding off at boot.
+func offInFiles(h *Host, name string) []remediate.Step {
+	return append(sysctlFiles(h, name), networkdFiles(h, name)...)
 }
 
 // ipv6ForwardingFix turns IPv6 forwarding on. A host that forwards ignores router advertisements and
@@ -63,6 +68,7 @@ func ipv6ForwardingFix(h *Host, value string) *remediate.Fix {
 		}
 	}
 	fix.Steps = append(fix.Steps, remediate.Set("sysctl", "net.ipv6.conf.all.forwarding", value, "1"))
+	fix.Persist = networkdFiles(h, "net.ipv6.conf.all.forwarding")
 	return fix
 }
 

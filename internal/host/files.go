@@ -6,8 +6,11 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path"
+	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/docker-netcheck/docker-netcheck/internal/lazyregexp"
@@ -25,6 +28,36 @@ var quotedFiles = []string{
 	"/etc/default/ufw",
 	"/etc/firewalld/firewalld.conf",
 	"/etc/resolv.conf",
+}
+
+// Files from which services load rules when they start, and what systemd-networkd does to links.
+var loadedFiles = []string{
+	"/etc/iptables/rules.v4", "/etc/iptables/rules.v6", // netfilter-persistent
+	"/etc/sysconfig/iptables", "/etc/sysconfig/ip6tables",
+	"/etc/nftables.conf", "/etc/sysconfig/nftables.conf",
+	"/etc/systemd/networkd.conf",
+}
+
+// loaders are those services, and others whose rules cannot be found in their files by their text.
+var loaders = []string{"netfilter-persistent", "iptables", "ip6tables", "nftables", "ferm", "shorewall", "shorewall6", "systemd-networkd"}
+
+// networkdDirectories hold what systemd-networkd does, from the strongest to the weakest: systemd.network(5).
+var networkdDirectories = []string{"/etc/systemd/network", "/run/systemd/network", "/usr/local/lib/systemd/network", "/usr/lib/systemd/network"}
+
+// enabled returns the links by which systemd starts the loaders at boot, with where each leads.
+func (m machine) enabled() map[string]string {
+	found := map[string]string{}
+	const units = "/etc/systemd/system"
+	wants, _ := filepath.Glob(m.path(units, "*.wants"))
+	for _, directory := range wants {
+		for _, service := range loaders {
+			name := path.Join(units, filepath.Base(directory), service+".service")
+			if target, err := os.Readlink(m.path(name)); err == nil {
+				found[name] = target
+			}
+		}
+	}
+	return found
 }
 
 const largestFile = 1 << 20
@@ -64,6 +97,25 @@ func (c *collection) readFiles() {
 	}
 	for _, name := range quotedFiles {
 		keep(name)
+	}
+	if c.o.Thorough { // they name what would undo a fix: where they cannot be read, nothing else is unknown
+		maps.Copy(files, c.m.enabled())
+		keep = func(name string) {
+			if text, err := c.m.readQuoted(name); err == nil {
+				files[name] = text
+			}
+		}
+		for _, name := range loadedFiles {
+			keep(name)
+		}
+		for _, directory := range append(networkdDirectories, "/etc/systemd/networkd.conf.d") {
+			names, _ := filepath.Glob(c.m.path(directory, "*.network"))
+			dropins, _ := filepath.Glob(c.m.path(directory, "*.network.d/*.conf"))
+			global, _ := filepath.Glob(c.m.path(directory, "*.conf"))
+			for _, name := range slices.Concat(names, dropins, global) {
+				keep(path.Join("/", strings.TrimPrefix(name, c.m.path("/"))))
+			}
+		}
 	}
 	c.s.Files = files
 	c.missing(netstate.Key{Part: netstate.Files}, errors.Join(errs...))

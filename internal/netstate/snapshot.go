@@ -150,7 +150,7 @@ type Snapshot struct {
 	Host       Namespace             `json:"host"`
 	Sandboxes  map[string]*Namespace `json:"sandboxes,omitempty"` // by full container ID; of asked, running containers
 	Firewalld  *FirewalldState       `json:"firewalld,omitempty"` // nil when no firewalld is on the bus
-	Files      map[string]string     `json:"files,omitempty"`     // path → content, secrets left out
+	Files      map[string]string     `json:"files,omitempty"`     // path → content, secrets left out; of a link that enables a service, where it leads
 	Ignored    []string              `json:"-"`                   // of one that Decode read: paths of fields that this program does not know
 }
 

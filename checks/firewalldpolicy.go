@@ -59,7 +59,7 @@ func policyStops(h *Host, t netstate.Target, name string, stop packet.Stop) Find
 		if permanent >= 0 && name != dockerPolicy {
 			f.Fix.Persist = []remediate.Step{remediate.Add(policyKind+"-permanent", name+" "+rule, "-")}
 		}
-		f.Advice = ""
+		f.Advice = "the rule is about the container's address of now: docker run --ip has it keep that"
 	}
 	if name == dockerPolicy && permanent >= 0 {
 		back := asEngineMadeIt(h.Firewalld.PermanentPolicies[permanent])

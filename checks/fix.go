@@ -87,11 +87,13 @@ func Lasts(fix *remediate.Fix) string {
 		return "for good"
 	case !fix.Opens && kinds("iptables", "nft"):
 		return "until the engine starts again, which makes the same itself"
+	case kinds("firewalld-source", "firewalld-policy"):
+		return "until firewalld is reloaded"
 	}
 	return "until reboot"
 }
 
-// Fleeting returns the titles of the fixes in a plan that a reboot undoes, but that could last.
+// Fleeting returns the titles of the fixes in a plan that a reboot undoes at the latest, but that could last.
 func (r *Report) Fleeting(plan *remediate.Plan) []string {
 	var titles []string
 	for i := range r.Targets {
@@ -101,7 +103,7 @@ func (r *Report) Fleeting(plan *remediate.Plan) []string {
 			kept := len(fix.Persist) > 0 && !slices.ContainsFunc(fix.Persist, func(s remediate.Step) bool {
 				return !slices.ContainsFunc(plan.Steps, func(p remediate.Step) bool { return p.Kind == s.Kind && p.Name == s.Name })
 			})
-			if made && !kept && Lasts(fix) == "until reboot" {
+			if lasts := Lasts(fix); made && !kept && (lasts == "until reboot" || lasts == "until firewalld is reloaded") {
 				titles = append(titles, fix.Title)
 			}
 		}

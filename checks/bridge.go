@@ -46,7 +46,7 @@ from each other, and send back by the port that a packet came in by where there 
 				finding.Fix = portFix(port, "hairpin", "off", "on", false)
 			}
 			if finding.Fix == nil && finding.Advice == "" {
-				finding.Advice = "restart the engine: it makes the bridge and its address anew"
+				finding.Advice = restartEngine(h) + ": it makes the bridge and its address anew"
 			}
 			findings = append(findings, finding)
 		}
@@ -62,7 +62,7 @@ func bridgeGone(h *Host, t netstate.Target) []Finding {
 	}
 	finding := Finding{Object: "link " + bridge, At: packet.Bridge, Hits: hits(h, t, bridge),
 		Problem: "the bridge " + bridge + " is gone",
-		Advice:  "restart the engine, which makes the bridge anew, and then the containers of its network"}
+		Advice:  restartEngine(h) + ": it makes the bridge anew; then docker restart those of its network that still run"}
 	for _, stop := range h.Walk(t).Stops {
 		finding.explains = append(finding.explains, stop.Object)
 	}

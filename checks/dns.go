@@ -41,10 +41,11 @@ be judged is the way there, not what the servers answer.`,
 				}
 				return []Finding{{Note: true, Problem: problem}} // it may answer, whatever becomes of the others
 			}
-			stops := h.Walk(netstate.Target{
+			question := netstate.Target{
 				Container: t.Container, ID: t.ID, Direction: netstate.Out, From: t.From, Family: netstate.FamilyOf(server.Addr),
 				Port: netstate.Port{Number: 53, Proto: "udp"}, To: netip.AddrPortFrom(server.Addr, 53),
-			}).Stops
+			}
+			stops := h.Walk(question).Stops
 			i := slices.IndexFunc(stops, func(s packet.Stop) bool {
 				return s.Verdict.Stops() && (s.Kind != packet.NoListener || server.Addr.IsLoopback())
 			})
@@ -57,7 +58,10 @@ be judged is the way there, not what the servers answer.`,
 			finding := found(stops[i])
 			finding.stop = nil
 			finding.Problem = fmt.Sprintf("the name server %s cannot be reached from the container: %s", server.Addr, stops[i].Why)
-			finding.Advice = "let DNS to it pass, or name one that can be reached: docker run --dns ADDR, or dns in daemon.json"
+			finding.Advice = "name one that can be reached: docker run --dns ADDR, or \"dns\": [\"ADDR\"] in /etc/docker/daemon.json"
+			if command := letPass(h, question, stops[i]); command != "" {
+				finding.advise("let DNS to it pass: " + command)
+			}
 			for _, s := range stops {
 				finding.explains = append(finding.explains, s.Object)
 			}
@@ -95,7 +99,11 @@ func embeddedDNS(h *Host, t netstate.Target, c *netstate.Container) []Finding {
 		finding.byRestart(h, t)
 		return []Finding{finding}
 	}
-	return []Finding{{Object: fmt.Sprintf("iptables nat DOCKER_OUTPUT: missing -d %s/32 -p udp -m udp --dport 53 -j DNAT --to-destination %s in container %s", embedded, ns.Sockets[bound].Local, c.Name),
-		At: packet.Container, Problem: "the rules in the container are gone that lead its questions to the engine's resolver",
-		Advice: "docker restart " + c.Name + "; look for what flushes rules in it"}}
+	finding := Finding{Object: fmt.Sprintf("iptables nat DOCKER_OUTPUT: missing -d %s/32 -p udp -m udp --dport 53 -j DNAT --to-destination %s in container %s", embedded, ns.Sockets[bound].Local, c.Name),
+		At: packet.Container, Problem: "the rules in the container are gone that lead its questions to the engine's resolver"}
+	if finding.Fix = h.resolverFix(c, ns); finding.Fix == nil {
+		finding.byRestart(h, t)
+	}
+	finding.Advice = strings.TrimPrefix(finding.Advice+"; look for what flushes rules in "+c.Name+": its entrypoint, a VPN client", "; ")
+	return []Finding{finding}
 }

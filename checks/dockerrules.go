@@ -104,6 +104,6 @@ func (h *Host) rulesFinding(t netstate.Target, at packet.Hop, differences []dock
 			finding.Problem += ": the traffic gets through without"
 		}
 	}
-	finding.remedy(h.rulesFix(t.Family))
+	finding.remedy(h, h.rulesFix(t.Family))
 	return finding
 }

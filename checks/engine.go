@@ -33,7 +33,7 @@ through docker-proxy alone, and gives containers no way out.`,
 			finding := Finding{Object: "engine option iptables", Warning: true,
 				Problem:  "the engine was told not to program iptables",
 				Evidence: []string{"iptables = false (" + e.Config.From["iptables"] + ")"},
-				Advice:   "remove iptables=false from the engine's configuration and restart it"}
+				Advice:   unset(h, "iptables", e.Config.From["iptables"])}
 			// Published ports have docker-proxy, the way out has nothing.
 			switch stop := h.Walk(t).Stop(packet.NotPublished); {
 			case t.Direction == netstate.Out:

@@ -60,7 +60,7 @@ iptables rules away and knows nothing of its bridges.`,
 			finding.Object = "firewalld zone " + dockerZone
 			finding.Problem = fmt.Sprintf("firewalld has no zone %s: it was started or reset behind the engine's back, and does not know its bridges", dockerZone)
 			finding.Hits = hits(h, t, "")
-			finding.Advice = "restart the engine, which makes the zone and its rules anew (with live-restore no container stops); start firewalld before it"
+			finding.Advice = restartEngine(h) + ": it makes the zone and its rules anew; let firewalld start before it (systemctl enable firewalld)"
 		case bridge != "" && (zone == nil || zone.Name != dockerZone) && f.Zone(dockerZone) != nil:
 			finding.outside(h, t, bridge, zone)
 		case zone != nil && zone.Name == dockerZone && zone.Target != "ACCEPT":

@@ -83,7 +83,7 @@ func Lasts(fix *remediate.Fix) string {
 	switch {
 	case slices.ContainsFunc(fix.Steps, func(s remediate.Step) bool { return s.OneWay }):
 		return "no undo takes it back"
-	case kinds("file", "firewalld-zone-permanent", "firewalld-source-permanent", "firewalld-policy-permanent"):
+	case kinds("file", "container", "firewalld-zone-permanent", "firewalld-source-permanent", "firewalld-policy-permanent"):
 		return "for good"
 	case !fix.Opens && kinds("iptables", "nft"):
 		return "until the engine starts again, which makes the same itself"

@@ -60,10 +60,16 @@ func wrongGateway(h *Host, t netstate.Target) []Finding {
 			}
 		}
 		object := fmt.Sprintf("route default via %s dev %s", by, r.Hops[0].Dev)
-		return []Finding{{Object: object + " in container " + c.Name, At: packet.Container, Evidence: []string{object},
+		finding := Finding{Object: object + " in container " + c.Name, At: packet.Container, Evidence: []string{object},
 			Problem:  fmt.Sprintf("the container's default route leads by %s, its network's gateway is %s", by, right),
 			Advice:   "docker restart " + arg(c.Name) + "; look for what changes routes in it (VPN, entrypoint)",
-			explains: explains}}
+			explains: explains}
+		if r.Family == netstate.IPv4 && r.Type == "unicast" && r.Protocol == "boot" && r.Metric == 0 && r.TOS == 0 && r.MTU == 0 && !r.PrefSrc.IsValid() && right.IsValid() {
+			step := remediate.Set("route", "default", fmt.Sprintf("via %s dev %s", by, r.Hops[0].Dev), fmt.Sprintf("via %s dev %s", right, r.Hops[0].Dev))
+			finding.Fix = &remediate.Fix{Title: fmt.Sprintf("lead the default route of %s by %s again", c.Name, right), Opens: true,
+				Steps: []remediate.Step{insideOf(c, ns, step)}}
+		}
+		return []Finding{finding}
 	}
 	return nil
 }

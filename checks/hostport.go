@@ -16,7 +16,7 @@ func taken(h *Host, t netstate.Target, c *netstate.Container, f *Finding) bool {
 	f.explains = []string{f.Object}
 	f.Evidence = []string{"State.Error = " + c.Error}
 	f.Problem = fmt.Sprintf("the host port %d/%s is taken", t.Host.Port(), t.Port.Proto)
-	f.Advice = fmt.Sprintf("find out who holds it, free it, then docker start %s", arg(c.Name))
+	f.Advice = fmt.Sprintf("ss -Hanp 'sport = :%d' shows who holds it: free it, then docker start %s", t.Host.Port(), arg(c.Name))
 	if socket := holder(h, t); socket != nil {
 		text := strings.TrimSpace(fmt.Sprintf("socket %s %s", socket.Local, socket.Program))
 		f.Object, f.explains = text, append(f.explains, "container "+c.Name)

@@ -80,5 +80,5 @@ func (h *Host) wrongSource(t netstate.Target) []Finding {
 		Problem:  "the packets leave with the container's own address: the engine was told not to hide it",
 		Evidence: []string{"ip-masq = false (" + c.From["ip_masq"] + ")"},
 		explains: explains,
-		Advice:   "remove ip-masq=false from the engine's configuration and restart it, or give every router a route to the network's subnet"}}
+		Advice:   unset(h, "ip-masq", c.From["ip_masq"]) + "; or give every router a route to the network's subnet by this host"}}
 }

@@ -24,6 +24,9 @@ sends it elsewhere. What depends on chance, time or content, or is not understoo
 			if !finding.Unknown && (stop.Owner != "" || stop.Kind == packet.Policy) {
 				finding.Advice = advice(stop)
 				finding.Fix = openFix(h, t, stop)
+				if command := letPass(h, t, stop); command != "" && finding.Fix == nil {
+					finding.Advice += "; what lets it pass until then: " + command
+				}
 			}
 			findings = append(findings, finding)
 		}

@@ -69,7 +69,7 @@ func (h *Host) staysDown(c *netstate.Container) string {
 	}
 	for _, e := range c.Endpoints {
 		if n := s.Network(e.NetworkID); n != nil && n.Bridge() != "" && s.Host.Link(n.Bridge()) == nil {
-			return "restart the engine, which makes the bridge " + n.Bridge() + " anew"
+			return restartEngine(h) + ", which makes the bridge " + n.Bridge() + " anew"
 		}
 	}
 	if slices.ContainsFunc(h.compared(), func(d dockerd.Difference) bool { return d.Kind == dockerd.MissingChain }) {
@@ -106,4 +106,22 @@ func (h *Host) releases(c *netstate.Container, pid int) bool {
 				return p.Container.Addr() == e.IPv4.Addr() || p.Container.Addr() == e.IPv6.Addr()
 			})
 	})
+}
+
+// restartEngine is how the engine is started anew, and what that costs.
+func restartEngine(h *Host) string {
+	const command = "systemctl restart docker"
+	if e := h.whole.snapshot.Engine; e != nil && e.LiveRestore {
+		return command + " (live-restore is on: no container stops)"
+	}
+	return command + " (every container stops, unless live-restore was on before)"
+}
+
+// unset says how the engine is told no longer not to do something. from is where it was told.
+func unset(h *Host, option, from string) string {
+	where := fmt.Sprintf("take --%s=false out of dockerd's command line (systemctl edit --full docker)", option)
+	if from == "daemon.json" {
+		where = fmt.Sprintf("take %q: false out of daemon.json (/etc/docker, unless dockerd runs with --config-file)", option)
+	}
+	return where + ", then " + restartEngine(h)
 }

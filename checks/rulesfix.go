@@ -51,9 +51,9 @@ func (h *Host) guarded(step remediate.Step) remediate.Step {
 }
 
 // remedy sets the fix that brings rules back, or says what to do where there is none.
-func (f *Finding) remedy(fix *remediate.Fix) {
+func (f *Finding) remedy(h *Host, fix *remediate.Fix) {
 	if f.Fix = fix; fix == nil {
-		f.Advice = "restart the engine, which makes its rules anew (with live-restore no container stops)"
+		f.Advice = restartEngine(h) + ": it makes its rules anew"
 	}
 }
 
@@ -83,6 +83,6 @@ func (h *Host) unshielded(t netstate.Target) []Finding {
 	if finding.Object == "" {
 		return nil
 	}
-	finding.remedy(h.rulesFix(t.Family))
+	finding.remedy(h, h.rulesFix(t.Family))
 	return []Finding{finding}
 }

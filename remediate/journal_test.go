@@ -214,6 +214,33 @@ func TestOneWay(t *testing.T) {
 	if err == nil || err.Error() != "run 1: map restart: not undone: it cannot be taken back" || m["a"] != "1" {
 		t.Errorf("undo: %v, %v", err, m)
 	}
+
+	// Cut off in the middle of it, nobody knows whether it was done: it is named all the same.
+	j = &Journal{Dir: filepath.Join(t.TempDir(), "journal")}
+	m["restart"] = "before"
+	restart = Step{Kind: "map", Name: "restart", Old: m.get("restart"), New: new(string), OneWay: true}
+	if _, err := j.Apply(context.Background(), &Plan{Steps: []Step{restart}}, Stores{"map": m}, nil); err != nil {
+		t.Fatal(err)
+	}
+	whole, err := os.ReadFile(j.path("1"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(j.path("1"), whole[:bytes.Index(whole, []byte(`{"op":"did"`))], 0o600); err != nil {
+		t.Fatal(err)
+	}
+	run, err := j.Undo(context.Background(), "", Stores{"map": m}, nil)
+	if want := []Refusal{{"map restart", "it cannot be taken back"}}; run == nil || run.State != RolledBack || !cmp.Equal(run.Refused, want) || err == nil {
+		t.Errorf("undo of one that was cut off: %v, %+v", err, run)
+	}
+	// A plan that says of it that it disrupts nothing is not read.
+	document, err := json.Marshal(Plan{Steps: []Step{restart}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := ParsePlan(document); err == nil {
+		t.Error("a plan with a one-way step that does not say that it disrupts was read")
+	}
 }
 
 func TestInterrupted(t *testing.T) {

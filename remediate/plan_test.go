@@ -42,7 +42,7 @@ func TestNewPlan(t *testing.T) {
 
 func TestPlanJSON(t *testing.T) {
 	plan := &Plan{
-		Titles: []string{"a", "b"}, Opens: true,
+		Titles: []string{"a", "b"}, Opens: true, Disrupts: true,
 		Steps: []Step{
 			Set("sysctl", "net.ipv4.ip_forward", "0", "1").Guarded(GuardBoot, "x"),
 			{Kind: "file", Name: "/etc/\xff", New: new(string), Also: []Step{Remove("file", "/etc/x", "<&>\xfe\x00")}},

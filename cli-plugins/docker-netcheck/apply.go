@@ -68,7 +68,7 @@ func runApply(ctx context.Context, dockerCLI command.Cli, o *checkOptions) (int,
 	}
 	if !o.yes {
 		if !dockerCLI.In().IsTerminal() {
-			return 0, errors.New("nothing was changed: there is no terminal to ask on; --yes makes the plan without asking")
+			return 0, errors.New("nothing was changed: there is no terminal to ask on; --yes makes these changes without asking")
 		}
 		agreed, err := confirm(ctx, dockerCLI.In(), dockerCLI.Err(), "Make these changes?")
 		if err != nil {

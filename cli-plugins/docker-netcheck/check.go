@@ -74,12 +74,13 @@ func newNetcheckCommand(dockerCLI command.Cli, exit *exitStatus) *cobra.Command 
 		Long: metadata.Short + `
 
 Names the one object on the engine's host (a rule, a sysctl, a route, a zone, a socket) that stops a
-client from reaching the container, or the container from reaching out. Nothing is sent and nothing is
-changed unless --fix is given.
+client from reaching the container, or the container from reaching out. Nothing is changed without --fix
+or --apply, and nothing is sent without --live.
 
 Exit status: 0 all well, 1 something is wrong, 2 something could not be judged, 125 usage or own error.`,
 		Example: `  docker netcheck web                    judge every published port of web, and its way out
   docker netcheck --port 80/tcp web      judge one port
+  docker netcheck --dry-run web          show what --fix would change, to the byte
   docker netcheck --fix web              show the fix, ask, make it, judge again
   docker netcheck undo                   take the last fix back
   docker netcheck --from FILE            judge what docker netcheck snapshot wrote on another host
@@ -272,10 +273,11 @@ func (o *checkOptions) chooseSuite() error {
 	return nil
 }
 
-// needs returns the parts that the suite has to be shown.
+// needs returns the parts that are read: all that any check is shown, whichever are run, as the packet's walk
+// meets all of it.
 func (o *checkOptions) needs() netstate.Part {
 	needs := netstate.Engine | netstate.Routes
-	for _, check := range o.suite {
+	for _, check := range checks.Suite {
 		needs |= check.Needs | check.Inside
 	}
 	if o.live {

@@ -59,6 +59,9 @@ func runFix(ctx context.Context, dockerCLI command.Cli, o *checkOptions, found *
 		if err := writePlan(o.planFile, plan); err != nil {
 			return 0, err
 		}
+		if text {
+			fmt.Fprintf(dockerCLI.Err(), "nothing was changed: docker netcheck --apply %s makes this plan\n", clean(o.planFile))
+		}
 	}
 	notMade := func(status int) (int, error) {
 		if text {
@@ -72,12 +75,15 @@ func runFix(ctx context.Context, dockerCLI command.Cli, o *checkOptions, found *
 	if o.fix && len(plan.Steps) == 0 && statusOf(found.report) != exitWell {
 		fmt.Fprintf(dockerCLI.Err(), "docker netcheck: nothing was changed: %s\n", clean(whyNothing(found.report, refused)))
 	}
+	if text && o.dryRun && o.planFile == "" && len(plan.Steps) > 0 {
+		fmt.Fprintln(dockerCLI.Err(), "nothing was changed: --fix in place of --dry-run makes this plan")
+	}
 	if !o.fix || len(plan.Steps) == 0 {
 		return notMade(statusOf(found.report))
 	}
 	if !o.yes {
 		if !dockerCLI.In().IsTerminal() {
-			fmt.Fprintln(dockerCLI.Err(), "nothing was changed: there is no terminal to ask on; --yes makes the plan without asking")
+			fmt.Fprintln(dockerCLI.Err(), "docker netcheck: nothing was changed: there is no terminal to ask on; --yes makes these changes without asking")
 			return notMade(statusOf(found.report))
 		}
 		agreed, err := confirm(ctx, dockerCLI.In(), dockerCLI.Err(), "Make these changes?")
@@ -283,6 +289,8 @@ func (p *printer) made(run *remediate.Run, plan *remediate.Plan, before *checks.
 			for _, title := range before.Fleeting(plan) {
 				fmt.Fprintf(p.out, "      until reboot: %s\n", clean(title))
 			}
+		} else {
+			fmt.Fprintln(p.out, "      whether it helped, docker netcheck CONTAINER tells")
 		}
 	}
 	fmt.Fprintln(p.out)

@@ -22,7 +22,8 @@ func newUndoCommand(dockerCLI command.Cli, exit *exitStatus) *cobra.Command {
 		Long: `Take a fix back, the last one unless another is named
 
 Puts back what the run found, to the byte, and only where nothing else has changed it since. What
-was made for a container, a link or a boot that is gone is left alone, and said.
+was made for a container, a link or a boot that is gone is left alone, and said; so is a restart, which
+cannot be taken back.
 
 Exit status: 0 done, 1 refused, 125 usage or own error.`,
 		Args: atMost(1),
@@ -98,7 +99,11 @@ func refusedUndo(dockerCLI command.Cli, err error) (int, error) {
 	if errors.Is(err, context.Canceled) {
 		return 0, err
 	}
-	fmt.Fprintf(dockerCLI.Err(), "docker netcheck undo: %s\n", clean(err.Error()))
+	hint := ""
+	if errors.Is(err, remediate.ErrNothing) {
+		hint = " (docker netcheck history lists the runs)"
+	}
+	fmt.Fprintf(dockerCLI.Err(), "docker netcheck undo: %s%s\n", clean(err.Error()), hint)
 	return exitFault, nil
 }
 

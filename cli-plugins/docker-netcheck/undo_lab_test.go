@@ -198,6 +198,9 @@ const (
 func halfAPlan(b *bench) {
 	b.sh(hardened + "; iptables -I DOCKER-USER -i eth0 -p tcp --dport 80 -j DROP")
 	broken := b.state()
+	if _, exit := b.netcheck("--only", "path", "web"); exit != 1 { // it is shown all that the packet meets
+		b.t.Errorf("--only path: exit status %d", exit)
+	}
 	report, exit := b.netcheck("--fix", "--yes", "web")
 	if exit != 1 || report.Fix == nil || len(report.Fix.Refused) == 0 {
 		b.t.Errorf("without --allow open: exit status %d, %s", exit, jsonOf(report.Fix))

@@ -38,6 +38,7 @@ func TestFix(t *testing.T) {
 				{"rules of somebody else", foreignRules},
 				{"interrupted", interrupted},
 				{"killed", killed},
+				{"a restart is cut off", restartCutOff},
 				{"two at once", twoAtOnce},
 				{"while containers start", whileContainersStart},
 				{"not root", notRoot},

@@ -11,5 +11,14 @@ func arg(word string) string {
 	return "'" + strings.ReplaceAll(word, "'", `'\''`) + "'"
 }
 
+// commandLine returns a command that somebody is told to type, of words that may be anything.
+func commandLine(words []string) string {
+	quoted := make([]string, len(words))
+	for i, word := range words {
+		quoted[i] = arg(word)
+	}
+	return strings.Join(quoted, " ")
+}
+
 // plain is what no shell takes for more than it is.
 const plain = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_@%+=:,./-"

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/docker-netcheck/docker-netcheck/internal/dockerd"
 	"github.com/docker-netcheck/docker-netcheck/internal/netstate"
 	"github.com/docker-netcheck/docker-netcheck/internal/packet"
 )
@@ -47,7 +48,7 @@ func letPass(h *Host, t netstate.Target, stop packet.Stop) string {
 		f.reply = f.reply && part[1] != "netdev"
 		return insert(f.nft())
 	}
-	return enter + strings.Join([]string{part[1], "-t", part[2], "-I", arg(part[3]), f.iptables()}, " ")
+	return enter + commandLine(append([]string{part[1], "-t", part[2], "-I", part[3]}, dockerd.Words(f.iptables())...))
 }
 
 // plainFlow is a target's packets by their port, and from container to container by their addresses.

@@ -43,10 +43,7 @@ func takeOut(object string) string {
 	if kind == "iptables" { // by its text: meanwhile another rule may have its number
 		command = append([]string{part[1], "-t", part[2], "-D", part[3]}, dockerd.Words(part[5])...)
 	}
-	for i, word := range command {
-		command[i] = arg(word)
-	}
-	return strings.Join(command, " ")
+	return commandLine(command)
 }
 
 // rulesOf returns the rules of the chain that an object's parts name, and the place of the rule that they

@@ -72,13 +72,14 @@ func FuzzIptablesRule(f *testing.F) {
 
 // selected says whether a rule with the selector is looked at for p.
 func selected(s selector, p *skb) bool {
+	if s.ported && p.dport != anyPort && s.port != p.dport {
+		return false
+	}
 	switch s.what {
 	case selectIn:
 		return s.name == nameOf(p.in)
 	case selectOut:
 		return s.name == nameOf(p.out)
-	case selectPort:
-		return p.dport == anyPort || s.port == p.dport
 	case selectSrc:
 		return s.prefix.Contains(p.src)
 	case selectDst:

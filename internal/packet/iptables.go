@@ -145,7 +145,7 @@ func textSelector(text string) (s selector) {
 			}
 		case "--dport":
 			if at, ok := parseSpan(value); ok && ports && !negated && at.lo == at.hi {
-				s.narrow(selector{what: selectPort, port: at.lo})
+				s.narrow(selector{what: selectPort, port: at.lo, ported: true})
 			}
 		default:
 			return s

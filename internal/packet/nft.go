@@ -289,7 +289,7 @@ func (l loaded) selector(data []byte) (selector, bool) {
 		if len(data) != 2 {
 			return selector{}, false
 		}
-		return selector{what: selectPort, port: port(binary.BigEndian.Uint16(data))}, true
+		return selector{what: selectPort, port: port(binary.BigEndian.Uint16(data)), ported: true}, true
 	default:
 		name, _, ended := strings.Cut(string(data), "\x00")
 		return selector{what: l.what, name: name}, ended || len(data) == l.length

@@ -25,38 +25,62 @@ type selector struct {
 	prefix netip.Prefix
 	name   string
 	port   port
+	ported bool // port counts, whatever else does
 }
 
-// selects narrows the rule's selector, unless it has a more telling one.
+// narrow adds what a rule asks for, unless it asks for something more telling; a port goes with all else.
 func (s *selector) narrow(to selector) {
-	if to.what > s.what || to.what == s.what && to.prefix.Bits() > s.prefix.Bits() {
+	switch {
+	case to.what == selectPort && s.what > selectPort:
+		s.port, s.ported = to.port, true
+	case to.what > s.what || to.what == s.what && to.prefix.Bits() > s.prefix.Bits():
+		if to.what > selectPort {
+			to.port, to.ported = s.port, s.ported
+		}
 		*s = to
 	}
+}
+
+// key returns the selector as a picker keeps it: without the port that goes with something more telling.
+func (s selector) key() selector {
+	if s.what != selectPort {
+		s.port, s.ported = 0, false
+	}
+	return s
 }
 
 // fewRules is the length up to which a chain is simply run through.
 const fewRules = 16
 
 // A picker finds the rules of a long chain that can be for a packet. Rules are counted from 0; those of one
-// selector are a list in their order.
+// key are a list in their order.
 type picker struct {
-	first            map[selector]int32
+	tells            func(at int) selector
+	lists            map[selector]list
 	next             []int32 // by rule, -1 at a list's end
 	srcBits, dstBits []int   // prefix lengths that occur
 	ins, outs        bool
-	ports            []int32 // rules that are for one port
+	ports            []int32 // rules whose key is a port
+
+	// Of long lists, when they are first met.
+	byPort   map[selector]map[port]int32 // the first rule of a port; noPort: of those for any
+	nextPort []int32                     // by rule: the next of its port
 }
 
+type list struct{ first, count int32 }
+
+// noPort stands for the rules of a list that ask for no port.
+const noPort port = -2
+
 func newPicker(c *chain) *picker {
-	p := &picker{first: make(map[selector]int32, c.count), next: make([]int32, c.count)}
+	p := &picker{tells: c.tells, lists: make(map[selector]list, c.count), next: make([]int32, c.count)}
 	for i := c.count - 1; i >= 0; i-- {
-		s := c.tells(i)
-		if next, ok := p.first[s]; ok {
-			p.next[i] = next
-		} else {
+		s := c.tells(i).key()
+		l := p.lists[s]
+		if p.next[i] = l.first; l.count == 0 {
 			p.next[i] = -1
 		}
-		p.first[s] = int32(i)
+		p.lists[s] = list{int32(i), l.count + 1}
 		switch s.what {
 		case selectIn:
 			p.ins = true
@@ -78,13 +102,28 @@ func newPicker(c *chain) *picker {
 	return p
 }
 
-// lists returns the first of each list of rules that can be for q, and of those for one port all, where q's may
-// be any.
-func (p *picker) lists(q *skb) (heads, ports []int32) {
-	found := make([]int32, 0, 8)
+// A head is the next rule of a list, and how the list goes on.
+type head struct {
+	at   int32
+	next []int32
+}
+
+// heads returns the lists of rules that can be for q, and of those whose key is a port all, where q's may be any.
+func (p *picker) heads(q *skb) (found []head, ports []int32) {
+	found = make([]head, 0, 8)
 	add := func(s selector) {
-		if first, ok := p.first[s]; ok {
-			found = append(found, first)
+		l := p.lists[s]
+		switch {
+		case l.count == 0:
+		case l.count <= fewRules || s.what <= selectPort || q.dport == anyPort:
+			found = append(found, head{l.first, p.next})
+		default:
+			byPort := p.split(s, l)
+			for _, at := range []port{noPort, q.dport} {
+				if first, ok := byPort[at]; ok {
+					found = append(found, head{first, p.nextPort})
+				}
+			}
 		}
 	}
 	add(selector{})
@@ -97,7 +136,7 @@ func (p *picker) lists(q *skb) (heads, ports []int32) {
 	if q.dport == anyPort {
 		ports = p.ports
 	} else if len(p.ports) > 0 {
-		add(selector{what: selectPort, port: q.dport})
+		add(selector{what: selectPort, port: q.dport, ported: true})
 	}
 	for _, n := range p.srcBits {
 		if prefix, err := q.src.Prefix(n); err == nil {
@@ -112,6 +151,31 @@ func (p *picker) lists(q *skb) (heads, ports []int32) {
 	return found, ports
 }
 
+// split tells the rules of a list apart by the port that they ask for besides.
+func (p *picker) split(s selector, l list) map[port]int32 {
+	if made, ok := p.byPort[s]; ok {
+		return made
+	}
+	if p.byPort == nil {
+		p.byPort, p.nextPort = map[selector]map[port]int32{}, make([]int32, len(p.next))
+	}
+	byPort, last := map[port]int32{}, map[port]int32{}
+	for i := l.first; i >= 0; i = p.next[i] {
+		at := noPort
+		if told := p.tells(int(i)); told.ported {
+			at = told.port
+		}
+		if before, ok := last[at]; ok {
+			p.nextPort[before] = i
+		} else {
+			byPort[at] = i
+		}
+		last[at], p.nextPort[i] = i, -1
+	}
+	p.byPort[s] = byPort
+	return byPort
+}
+
 func nameOf(l *link) string {
 	if l == nil {
 		return ""
@@ -123,7 +187,7 @@ func nameOf(l *link) string {
 type frame struct {
 	chain *chain
 	next  int
-	lists []int32 // of a long chain, the next of each list of rules that can be for the packet
+	lists []head  // of a long chain, what is left of the lists of rules that can be for the packet
 	ports []int32 // and what is left of those for one port, where the packet's may be any
 }
 
@@ -141,23 +205,24 @@ func (at *frame) after(q *skb) *rule {
 		if c.picker == nil {
 			c.picker = newPicker(c)
 		}
-		at.lists, at.ports = c.picker.lists(q)
+		at.lists, at.ports = c.picker.heads(q)
 	}
 	best := -1
-	for i, n := range at.lists {
-		if n >= 0 && (best < 0 || n < at.lists[best]) {
+	for i, h := range at.lists {
+		if h.at >= 0 && (best < 0 || h.at < at.lists[best].at) {
 			best = i
 		}
 	}
 	switch {
-	case len(at.ports) > 0 && (best < 0 || at.ports[0] < at.lists[best]):
+	case len(at.ports) > 0 && (best < 0 || at.ports[0] < at.lists[best].at):
 		n := at.ports[0]
 		at.ports = at.ports[1:]
 		return c.rule(int(n))
 	case best < 0:
 		return nil
 	}
-	n := at.lists[best]
-	at.lists[best] = c.picker.next[n]
+	h := &at.lists[best]
+	n := h.at
+	h.at = h.next[n]
 	return c.rule(int(n))
 }

@@ -24,7 +24,7 @@ namespace when that one is restarted or made anew.`,
 			return kept
 		}
 		findings := wrongGateway(h, t)
-		for _, stop := range h.stops(t, packet.LinkDown, packet.NoCarrier, packet.NoLink, packet.NoAddress, packet.NoNamespace, packet.IPv6Off, packet.NoRoute, packet.Unreachable) {
+		for _, stop := range h.stops(t, packet.LinkDown, packet.NoCarrier, packet.NoLink, packet.NoAddress, packet.NoNamespace, packet.IPv6Off, packet.NoRoute, packet.Unreachable, packet.Neighbour) {
 			if stop.Hop.Place() != packet.Container {
 				continue
 			}
@@ -34,6 +34,12 @@ namespace when that one is restarted or made anew.`,
 				name = gatewayLink(h, t)
 			}
 			if finding.Fix = restoreInside(h, t, name); finding.Fix == nil {
+				finding.Fix = insideFix(h, t, stop)
+			}
+			switch {
+			case stop.Kind == packet.Neighbour && finding.Fix == nil:
+				continue // learnt: path tells it
+			case finding.Fix == nil:
 				finding.byRestart(h, t)
 			}
 			findings = append(findings, finding)

@@ -30,7 +30,7 @@ func routeFix(h *Host, t netstate.Target, stop packet.Stop) *remediate.Fix {
 	fix := &remediate.Fix{Opens: true}
 	switch addr := endpoint.Addr(t.Family); {
 	case strings.HasPrefix(stop.Object, "neigh ") && to:
-		fix = forgetNeighbour(h, addr, bridge.Name)
+		fix = forgetNeighbour(&h.Host, stop.Object)
 	case strings.HasPrefix(stop.Object, "rule "):
 		fix = beforeRule(h, t, stop.Object, addr, to)
 	case to:
@@ -143,14 +143,55 @@ func beforeRule(h *Host, t netstate.Target, object string, addr netip.Addr, to b
 		Steps: []remediate.Step{remediate.Add("rule", name, "-")}}
 }
 
-// forgetNeighbour takes a permanent entry for the container out: those that the kernel learns it learns anew.
-func forgetNeighbour(h *Host, addr netip.Addr, bridge string) *remediate.Fix {
-	for _, n := range h.Host.Neighs {
-		if n.Link == bridge && n.Addr == addr && n.State == "permanent" && !n.Proxy && n.Master == "" {
-			name := addr.String() + " dev " + bridge
+// forgetNeighbour takes a permanent entry out: those that the kernel learns it learns anew.
+func forgetNeighbour(ns *netstate.Namespace, object string) *remediate.Fix {
+	for _, n := range ns.Neighs {
+		name := n.Addr.String() + " dev " + n.Link
+		if object == "neigh "+name && n.State == "permanent" && !n.Proxy && n.Master == "" {
 			return &remediate.Fix{Opens: true, Title: "take the permanent neighbour " + name + " out",
 				Steps: []remediate.Step{remediate.Remove("neigh", name, "lladdr "+n.MAC)}}
 		}
 	}
 	return nil
+}
+
+// insideFix is the fix for a route, rule or permanent neighbour that somebody made in the container's namespace, where
+// nothing but the engine's own should be.
+func insideFix(h *Host, t netstate.Target, stop packet.Stop) (fix *remediate.Fix) {
+	ns, c := h.Sandboxes[t.ID], h.Container(t.ID)
+	if ns == nil || c == nil {
+		return nil
+	}
+	object, inside := strings.CutSuffix(stop.Object, " in container "+c.Name)
+	endpoint := h.Program().Gateway(c, t.Family)
+	switch {
+	case !inside || endpoint == nil:
+		return nil
+	case strings.HasPrefix(object, "neigh "):
+		fix = forgetNeighbour(ns, object)
+	case strings.HasPrefix(object, "rule "):
+		fix = beforeRule(h, t, object, endpoint.Addr(t.Family), false)
+	default:
+		for _, r := range ns.Routes {
+			value, ok := routeValue(r)
+			if r.Type == "unicast" || r.Type == "local" || !ok || r.Table != tableMain {
+				continue
+			}
+			name := r.Dst.String()
+			if r.Dst.IsSingleIP() {
+				name = r.Dst.Addr().String()
+			} else if r.Dst.Bits() == 0 {
+				name = "default"
+			}
+			if object == "route "+r.Type+" "+name {
+				fix = &remediate.Fix{Opens: true, Title: fmt.Sprintf("take the %s out of %s", object, c.Name), Steps: []remediate.Step{remediate.Remove("route", name, value)}}
+			}
+		}
+	}
+	if fix != nil {
+		for i := range fix.Steps {
+			fix.Steps[i] = insideOf(c, ns, fix.Steps[i])
+		}
+	}
+	return fix
 }

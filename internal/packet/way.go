@@ -290,7 +290,11 @@ func (w *walker) lost(n *netns, p *skb) end {
 		// Out of a container every way leads over its first interface.
 		for _, l := range n.links {
 			if !l.Loopback {
-				p.out = l
+				if p.out = l; p.src.IsUnspecified() { // with a route it would have this one
+					if src := n.source(l, netip.Addr{}, p.dst, false); src.IsValid() {
+						p.src = src
+					}
+				}
 				return w.leaveContainer(n, l, p)
 			}
 		}

@@ -2,7 +2,6 @@ package checks
 
 import (
 	"fmt"
-	"net/netip"
 	"slices"
 	"strings"
 
@@ -40,7 +39,7 @@ func wrongGateway(h *Host, t netstate.Target) []Finding {
 			continue
 		}
 		by := r.Hops[0].Gateway
-		if slices.ContainsFunc(c.Endpoints, func(e netstate.Endpoint) bool { return e.Gateway4 == by || e.Gateway6 == by }) {
+		if slices.ContainsFunc(c.Endpoints, func(e netstate.Endpoint) bool { return e.Gateway(t.Family) == by }) {
 			continue
 		}
 		var explains []string
@@ -52,16 +51,14 @@ func wrongGateway(h *Host, t netstate.Target) []Finding {
 		if len(explains) == 0 {
 			continue
 		}
-		endpoint, right := h.Program().Gateway(c, t.Family), netip.Addr{}
-		if endpoint != nil {
-			right = endpoint.Gateway4
-			if t.Family == netstate.IPv6 {
-				right = endpoint.Gateway6
-			}
+		should := "its networks have none"
+		right := h.Program().Gateway(c, t.Family).Gateway(t.Family)
+		if right.IsValid() {
+			should = "its network's gateway is " + right.String()
 		}
 		object := fmt.Sprintf("route default via %s dev %s", by, r.Hops[0].Dev)
 		finding := Finding{Object: object + " in container " + c.Name, At: packet.Container, Evidence: []string{object},
-			Problem:  fmt.Sprintf("the container's default route leads by %s, its network's gateway is %s", by, right),
+			Problem:  fmt.Sprintf("the container's default route leads by %s, %s", by, should),
 			Advice:   "docker restart " + arg(c.Name) + "; look for what changes routes in it (VPN, entrypoint)",
 			explains: explains}
 		if r.Family == netstate.IPv4 && r.Type == "unicast" && r.Protocol == "boot" && r.Metric == 0 && r.TOS == 0 && r.MTU == 0 && !r.PrefSrc.IsValid() && right.IsValid() {
@@ -85,10 +82,7 @@ func gatewayLost(h *Host, t netstate.Target) []Finding {
 	if endpoint == nil {
 		return nil
 	}
-	network, gateway := h.Network(endpoint.NetworkID), endpoint.Gateway4
-	if t.Family == netstate.IPv6 {
-		gateway = endpoint.Gateway6
-	}
+	network, gateway := h.Network(endpoint.NetworkID), endpoint.Gateway(t.Family)
 	if network == nil || network.Bridge() == "" || !gateway.IsValid() || h.Host.LinkWith(gateway) != nil {
 		return nil
 	}
@@ -119,6 +113,6 @@ func gatewayLost(h *Host, t netstate.Target) []Finding {
 	if link := h.Host.Link(bridge); link != nil {
 		step = step.Guarded(remediate.GuardIfindex+" "+bridge, fmt.Sprint(link.Index))
 	}
-	finding.Fix = &remediate.Fix{Title: fmt.Sprintf("give %s its address %s back", bridge, strings.TrimSpace(prefix)), Steps: []remediate.Step{step}}
+	finding.Fix = &remediate.Fix{Title: fmt.Sprintf("give %s its address %s back", bridge, prefix), Steps: []remediate.Step{step}}
 	return []Finding{finding}
 }

@@ -183,6 +183,17 @@ func (e *Endpoint) Addr(family Family) netip.Addr {
 	return e.IPv4.Addr()
 }
 
+// Gateway returns the endpoint's gateway of that family, or the zero address. A nil endpoint has none.
+func (e *Endpoint) Gateway(family Family) netip.Addr {
+	switch {
+	case e == nil:
+		return netip.Addr{}
+	case family == IPv6:
+		return e.Gateway6
+	}
+	return e.Gateway4
+}
+
 // A Network is what netcheck keeps of docker network inspect.
 type Network struct {
 	ID         string            `json:"id"`

@@ -26,7 +26,8 @@ func twice(h *Host, t netstate.Target) []Finding {
 				text := fmt.Sprintf("addr %s dev %s", other.addr.Prefix, other.addr.Link)
 				return []Finding{{Object: text + " in container " + other.name, At: packet.Container, Warning: true, Evidence: []string{text},
 					Problem: fmt.Sprintf("%s has the address of %s as well: which of them is met is luck", other.name, c.Name),
-					Advice:  fmt.Sprintf("docker restart %s; look for what gives it that address", arg(other.name))}}
+					Advice: fmt.Sprintf("nsenter -t $(docker inspect -f '{{.State.Pid}}' %s) -n ip addr del %s dev %s; look for what gives %[1]s that address",
+						arg(other.name), other.addr.Prefix, arg(other.addr.Link))}}
 			}
 		}
 	}

@@ -83,6 +83,8 @@ func Lasts(fix *remediate.Fix) string {
 	switch {
 	case slices.ContainsFunc(fix.Steps, func(s remediate.Step) bool { return s.OneWay }):
 		return "no undo takes it back"
+	case len(fix.Steps) > 0 && !slices.ContainsFunc(fix.Steps, func(s remediate.Step) bool { return !strings.Contains(s.Name, " in container ") }):
+		return "until the container starts again, which makes all of it anew"
 	case kinds("file", "container", "firewalld-zone-permanent", "firewalld-source-permanent", "firewalld-policy-permanent"):
 		return "for good"
 	case !fix.Opens && kinds("iptables", "nft"):

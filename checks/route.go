@@ -42,6 +42,11 @@ route get with from, iif and mark shows what the kernel does.`,
 					break
 				}
 				finding.Advice = "take it away if nothing else needs it, or give Docker's networks another subnet (default-address-pools, bip); " + ownRoute(h, t)
+			case linkOf(stop.Object) != "" && stop.Kind == packet.LinkDown:
+				name := arg(linkOf(stop.Object))
+				finding.Advice = fmt.Sprintf("ip link set dev %s up, then its routes anew as its network's configuration has them (networkctl reconfigure %[1]s, nmcli device connect %[1]s or ifup %[1]s)", name)
+			case linkOf(stop.Object) != "" && stop.Kind == packet.NoCarrier:
+				finding.Advice = "see to what " + linkOf(stop.Object) + " is plugged into: the cable, the switch's port, the virtual machine's network"
 			case stop.Kind == packet.NoRoute:
 				finding.Advice = "give the host a route: ip route add default via GATEWAY, as its network's configuration has it"
 			}

@@ -121,11 +121,13 @@ const (
 	sizeofNdMsg = 12
 
 	ndaDst    = 1
+	ndaVLAN   = 5
 	ndaLLAddr = 2
 	ndaMaster = 9
 
-	ntfProxy = 0x08
-	nudNoARP = 0x40
+	ntfProxy  = 0x08
+	ntfSticky = 0x40 // NTF_STICKY
+	nudNoARP  = 0x40
 )
 
 var neighStates = []flagName{
@@ -170,6 +172,8 @@ func parseNeigh(data []byte, names linkNames) (n netstate.Neigh, ok bool, err er
 			n.MAC = hardwareAddr(ad.Bytes())
 		case ndaMaster:
 			n.Master = names.name(int(ad.Uint32()))
+		case ndaVLAN:
+			n.VLAN = int(ad.Uint16())
 		}
 	})
 	if err != nil {
@@ -187,7 +191,7 @@ func parseNeigh(data []byte, names linkNames) (n netstate.Neigh, ok bool, err er
 	case unix.AF_INET, unix.AF_INET6:
 		return n, n.Proxy || state&nudNoARP == 0, nil
 	case unix.AF_BRIDGE:
-		n.Addr = addr(nil)
+		n.Addr, n.Sticky = addr(nil), data[10]&ntfSticky != 0
 		return n, n.Master != "", nil
 	}
 	return n, false, nil

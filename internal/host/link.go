@@ -5,6 +5,7 @@ package host
 import (
 	"encoding/binary"
 	"net"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -17,6 +18,9 @@ import (
 const (
 	iflaXDPAttached     = 2 // within IFLA_XDP
 	iflaBrportIsolated  = 33
+	iflaBrportLocked    = 39
+	iflaBridgeVLANInfo  = 2 // within IFLA_AF_SPEC of AF_BRIDGE
+	rtextFilterBrVLAN   = 2
 	rtextFilterSkipStat = 8
 )
 
@@ -55,6 +59,52 @@ func readLinks(c *netlink.Conn) ([]netstate.Link, map[string]string, error) {
 		links = append(links, link)
 	}
 	return links, sysctls, nil
+}
+
+// readVLANs adds the VLANs of bridges that filter them, and of their ports.
+func readVLANs(c *netlink.Conn, links []netstate.Link) error {
+	if !slices.ContainsFunc(links, func(l netstate.Link) bool { return l.Bridge != nil && l.Bridge.VLANFiltering }) {
+		return nil
+	}
+	header := make([]byte, unix.SizeofIfInfomsg)
+	header[0] = unix.AF_BRIDGE
+	answers, err := dump(c, unix.RTM_GETLINK, append(header, attribute(unix.IFLA_EXT_MASK, uint32Bytes(rtextFilterBrVLAN))...))
+	if err != nil {
+		return err
+	}
+	for _, answer := range answers {
+		index, vlans, err := parseVLANs(answer.Data)
+		if err != nil {
+			return err
+		}
+		if at := slices.IndexFunc(links, func(l netstate.Link) bool { return l.Index == index }); at >= 0 {
+			links[at].VLANs = vlans
+		}
+	}
+	return nil
+}
+
+// parseVLANs decodes one RTM_NEWLINK of AF_BRIDGE: struct bridge_vlan_info, which holds flags and the number.
+func parseVLANs(data []byte) (index int, vlans []netstate.BridgeVLAN, err error) {
+	const pvid, untagged = 2, 4
+	err = eachAttribute(data, unix.SizeofIfInfomsg, func(ad *netlink.AttributeDecoder) {
+		if ad.Type() != unix.IFLA_AF_SPEC {
+			return
+		}
+		ad.Nested(func(ad *netlink.AttributeDecoder) error {
+			for ad.Next() {
+				if b := ad.Bytes(); ad.Type() == iflaBridgeVLANInfo && len(b) >= 4 {
+					flags := binary.NativeEndian.Uint16(b)
+					vlans = append(vlans, netstate.BridgeVLAN{ID: int(binary.NativeEndian.Uint16(b[2:])), PVID: flags&pvid != 0, Untagged: flags&untagged != 0})
+				}
+			}
+			return nil
+		})
+	})
+	if err == nil {
+		index = int(int32(binary.NativeEndian.Uint32(data[4:])))
+	}
+	return index, vlans, err
 }
 
 // parseLink decodes one RTM_NEWLINK and adds the link's sysctls.
@@ -210,6 +260,8 @@ func parseBridgePort(data []byte, port *netstate.BridgePort) error {
 			port.Flood = ad.Uint8() != 0
 		case iflaBrportIsolated:
 			port.Isolated = ad.Uint8() != 0
+		case iflaBrportLocked:
+			port.Locked = ad.Uint8() != 0
 		}
 	})
 }

@@ -3,15 +3,18 @@
 package host
 
 import (
+	"encoding/binary"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/docker-netcheck/docker-netcheck/internal/netstate"
 	"golang.org/x/sys/unix"
 )
 
@@ -182,5 +185,17 @@ func TestSysctlsOfNamespace(t *testing.T) {
 		if values[name] != want {
 			t.Errorf("%s = %q, want %q", name, values[name], want)
 		}
+	}
+}
+
+// The VLANs of a port are those of its message of AF_BRIDGE.
+func TestParseVLANs(t *testing.T) {
+	info := func(flags, id uint16) []byte {
+		return attribute(iflaBridgeVLANInfo, binary.NativeEndian.AppendUint16(binary.NativeEndian.AppendUint16(nil, flags), id))
+	}
+	index, vlans, err := parseVLANs(message(linkHeader(7), attribute(unix.IFLA_AF_SPEC, slices.Concat(info(6, 1), info(4, 7), info(0, 9)))))
+	want := []netstate.BridgeVLAN{{ID: 1, PVID: true, Untagged: true}, {ID: 7, Untagged: true}, {ID: 9}}
+	if err != nil || index != 7 || !slices.Equal(vlans, want) {
+		t.Errorf("link %d: %v, %v; want %v", index, vlans, err, want)
 	}
 }

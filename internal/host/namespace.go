@@ -86,11 +86,12 @@ func (c *collection) readNetwork(n netns, id string, ns *netstate.Namespace, nam
 	names <- byIndex
 	sysctls <- linkSysctls
 	if c.asked(netstate.Links) {
-		var err1, err2 error
+		var err1, err2, err3 error
+		err3 = readVLANs(conn, links)
 		ns.Links = links
 		ns.Addrs, err1 = readAddrs(conn, byIndex)
 		ns.Neighs, err2 = readNeighs(conn, byIndex)
-		c.missing(key(netstate.Links), errors.Join(err1, err2))
+		c.missing(key(netstate.Links), errors.Join(err1, err2, err3))
 	}
 	if c.asked(netstate.Routes) {
 		var err1, err2, err3 error

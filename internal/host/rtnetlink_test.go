@@ -156,6 +156,7 @@ func FuzzParseMessages(f *testing.F) {
 		parseLink(data, map[string]string{})
 		parseAddr(data, nil)
 		parseNeigh(data, nil)
+		parseVLANs(data)
 		parseRoute(data, nil)
 		parseRule(data)
 		parseNexthop(data, nil)

@@ -60,26 +60,27 @@ func FamilyOf(addr netip.Addr) Family {
 
 // A Link is one network interface, as RTM_GETLINK gives it.
 type Link struct {
-	Index    int         `json:"index"`
-	Name     string      `json:"name"`
-	Kind     string      `json:"kind,omitempty"`  // rtnl kind: "veth", "bridge", "vlan", …; "" for hardware and lo
-	Up       bool        `json:"up"`              // IFF_UP
-	Carrier  bool        `json:"carrier"`         // IFF_LOWER_UP
-	State    string      `json:"state,omitempty"` // operstate: "up", "down", "lowerlayerdown", …
-	Loopback bool        `json:"loopback,omitempty"`
-	PointTo  bool        `json:"pointopoint,omitempty"`
-	NoARP    bool        `json:"noarp,omitempty"`
-	MTU      int         `json:"mtu"`
-	MAC      string      `json:"mac,omitempty"`
-	Master   int         `json:"master,omitempty"`  // index of the bridge, bond or VRF that it belongs to
-	Peer     int         `json:"peer,omitempty"`    // IFLA_LINK: a veth's other end, a VLAN's parent; an index in PeerNS's namespace
-	PeerNS   *int        `json:"peer_ns,omitempty"` // IFLA_LINK_NETNSID; nil: this namespace
-	Table    uint32      `json:"table,omitempty"`   // of a VRF
-	VLAN     int         `json:"vlan,omitempty"`
-	Mode     string      `json:"mode,omitempty"` // of macvlan and ipvlan
-	Bridge   *Bridge     `json:"bridge,omitempty"`
-	Port     *BridgePort `json:"port,omitempty"`
-	XDP      bool        `json:"xdp,omitempty"`
+	Index    int          `json:"index"`
+	Name     string       `json:"name"`
+	Kind     string       `json:"kind,omitempty"`  // rtnl kind: "veth", "bridge", "vlan", …; "" for hardware and lo
+	Up       bool         `json:"up"`              // IFF_UP
+	Carrier  bool         `json:"carrier"`         // IFF_LOWER_UP
+	State    string       `json:"state,omitempty"` // operstate: "up", "down", "lowerlayerdown", …
+	Loopback bool         `json:"loopback,omitempty"`
+	PointTo  bool         `json:"pointopoint,omitempty"`
+	NoARP    bool         `json:"noarp,omitempty"`
+	MTU      int          `json:"mtu"`
+	MAC      string       `json:"mac,omitempty"`
+	Master   int          `json:"master,omitempty"`  // index of the bridge, bond or VRF that it belongs to
+	Peer     int          `json:"peer,omitempty"`    // IFLA_LINK: a veth's other end, a VLAN's parent; an index in PeerNS's namespace
+	PeerNS   *int         `json:"peer_ns,omitempty"` // IFLA_LINK_NETNSID; nil: this namespace
+	Table    uint32       `json:"table,omitempty"`   // of a VRF
+	VLAN     int          `json:"vlan,omitempty"`
+	Mode     string       `json:"mode,omitempty"` // of macvlan and ipvlan
+	Bridge   *Bridge      `json:"bridge,omitempty"`
+	Port     *BridgePort  `json:"port,omitempty"`
+	VLANs    []BridgeVLAN `json:"vlans,omitempty"` // of a port of a bridge that filters them, and of that bridge itself
+	XDP      bool         `json:"xdp,omitempty"`
 }
 
 // A Bridge is what only a bridge has.
@@ -100,6 +101,14 @@ type BridgePort struct {
 	Guard    bool   `json:"guard,omitempty"`
 	Learning bool   `json:"learning,omitempty"`
 	Flood    bool   `json:"flood,omitempty"`
+	Locked   bool   `json:"locked,omitempty"`
+}
+
+// A BridgeVLAN is a VLAN that a bridge or a bridge's port takes part in.
+type BridgeVLAN struct {
+	ID       int  `json:"id"`
+	PVID     bool `json:"pvid,omitempty"`     // of frames that come in without a tag
+	Untagged bool `json:"untagged,omitempty"` // its frames go out without a tag
 }
 
 // An Addr is one address of a link.
@@ -118,6 +127,8 @@ type Neigh struct {
 	MAC    string     `json:"mac,omitempty"`
 	State  string     `json:"state"`            // "reachable", "stale", "failed", "permanent", …
 	Master string     `json:"master,omitempty"` // of a forwarding entry: the bridge
+	VLAN   int        `json:"vlan,omitempty"`   // of a forwarding entry
+	Sticky bool       `json:"sticky,omitempty"` // of a forwarding entry: it does not move to another port
 	Proxy  bool       `json:"proxy,omitempty"`
 }
 

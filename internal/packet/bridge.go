@@ -34,7 +34,11 @@ func (w *walker) intoBridge(n *netns, bridge *link, p *skb) end {
 	}
 	port := w.x.peer(inside)
 	w.neighbour(n, bridge, p.gateway, inside.MAC)
-	w.bridgeHooks(n, p, nil, port, hookOutput, hookPostrouting)
+	vlan := w.admits(bridge, bridge)
+	to, wrong := w.forwardTo(bridge, nil, port, inside.MAC, vlan)
+	w.releases(to, vlan)
+	w.bridgeHooks(n, p, nil, to, hookOutput, hookPostrouting)
+	w.wrongPort(bridge, nil, port, wrong, inside.MAC)
 	w.portForwards(n, port)
 	w.device(n, port, hookEgress, p)
 	return w.cross(inside, p)
@@ -116,10 +120,6 @@ func (w *walker) behind(bridge *link, addr netip.Addr) *link {
 // portForwards checks that a bridge port lets frames through.
 func (w *walker) portForwards(n *netns, port *link) {
 	w.linkUp(n, port, Veth)
-	if bridge := port.master(); bridge != nil && bridge.Bridge != nil && bridge.Bridge.VLANFiltering {
-		w.stop(Stop{Hop: Bridge, Kind: Unread, Object: "link " + bridge.Name, Verdict: May,
-			Why: bridge.Name + " filters VLANs, and which of them " + port.Name + " has is not read"}, nil)
-	}
 	if port.Port == nil {
 		return
 	}
@@ -298,6 +298,8 @@ func (w *walker) fromPort(bridge, port *link, next netip.Addr, p *skb) end {
 		}
 		return w.up(bridge, port, p, was)
 	}
+	vlan := w.admits(bridge, port)
+	w.locked(bridge, port, vlan)
 	inside := w.behind(bridge, next)
 	if inside == nil || host.has(next) {
 		if next.IsValid() && !host.has(next) && !host.foreign(bridge) {
@@ -313,6 +315,7 @@ func (w *walker) fromPort(bridge, port *link, next netip.Addr, p *skb) end {
 // was passed already; was is the packet before it.
 func (w *walker) up(bridge, port *link, p *skb, was tuple) end {
 	host := w.x.host
+	w.releases(bridge, w.admits(bridge, port))
 	w.bridgeHooks(host, p, port, bridge, hookInput)
 	w.device(host, bridge, hookIngress, p)
 	if p.physIn == nil {
@@ -361,14 +364,26 @@ func (w *walker) bridgedDNAT(n *netns, bridge *link, p *skb) (end, bool) {
 		}
 		return end{packet: p, left: bridge}, true
 	}
+	if e := n.forwardingEntry(bridge, inside.MAC, w.admits(bridge, p.physIn)); e != nil && e.State == "permanent" {
+		return end{}, false // the frame came for the host and goes there
+	}
 	return w.relay(bridge, p.physIn, inside, d.gateway, p), true
 }
 
 // relay sends a frame from one port of a bridge to the one behind which inside is.
 func (w *walker) relay(bridge, port, inside *link, next netip.Addr, p *skb) end {
-	host, to := w.x.host, w.x.peer(inside)
+	host, own := w.x.host, w.x.peer(inside)
 	calls := host.callsIP(bridge, p.family)
+	vlan := w.admits(bridge, port)
+	to, wrong := w.forwardTo(bridge, port, own, inside.MAC, vlan)
+	if wrong != nil && wrong.State == "permanent" { // it goes up
+		w.releases(bridge, vlan)
+		w.bridgeHooks(host, p, port, bridge, hookInput)
+		w.wrongPort(bridge, port, own, wrong, inside.MAC)
+		to, wrong = own, nil
+	}
 	w.throughPorts(bridge, port, to)
+	w.releases(to, vlan)
 	var first func()
 	if calls {
 		first = func() {
@@ -387,6 +402,7 @@ func (w *walker) relay(bridge, port, inside *link, next netip.Addr, p *skb) end 
 	if w.trace.Via == "" {
 		w.trace.Via = "bridge"
 	}
+	w.wrongPort(bridge, port, own, wrong, inside.MAC)
 	w.portForwards(host, to)
 	w.device(host, to, hookEgress, p)
 	return w.cross(inside, p)

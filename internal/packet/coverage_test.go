@@ -164,6 +164,9 @@ func TestWhatTheRecordingsReach(t *testing.T) {
 		if strings.HasPrefix(question, "nft ") && !slices.Contains([]string{"nft cmp", "nft lookup", "nft range"}, question) {
 			continue // it loads what others compare
 		}
+		if question == "recent" {
+			continue // no snapshot says what it remembers
+		}
 		for _, hook := range hooks {
 			if at := onlyAt[question]; at != "" && at != hook {
 				continue

@@ -17,6 +17,8 @@ type generator struct {
 	*rand.Rand
 	tries  []try
 	family netstate.Family // of the rules that are being made
+
+	switched int // so many of a hundred settings have a bridge that does not forward as it should
 }
 
 func (g *generator) chance(percent int) bool { return g.IntN(100) < percent }
@@ -65,10 +67,51 @@ func (g *generator) furnish(s *setting) {
 			s.ip = append(s.ip, "link set "+port+" type bridge_slave "+pick(g, "hairpin on", "hairpin on", "isolated on"))
 		}
 	}
+	if g.chance(g.switched) {
+		g.switches(s)
+	}
 	if kind != 2 {
 		s.ipsets = g.ipsets()
 	}
 	g.special(s)
+}
+
+// switches makes the bridge br0 send frames elsewhere than it should: by its forwarding table and its ports.
+func (g *generator) switches(s *setting) {
+	var b strings.Builder
+	for range 1 + g.IntN(3) {
+		box := boxes[g.IntN(2)]
+		switch g.IntN(5) {
+		case 0, 1:
+			elsewhere := boxes[1]
+			if (box.port == "v1") != g.chance(25) {
+				elsewhere = boxes[0]
+			}
+			fmt.Fprintf(&b, "fdb replace %s dev %s master %s\n", box.mac, elsewhere.port, pick(g, "static", "static sticky", "dynamic", "local", "local"))
+			if g.chance(30) {
+				fmt.Fprintf(&b, "link set dev %s learning off\n", box.port)
+			}
+		case 2:
+			fmt.Fprintf(&b, "link set dev %s learning off\n", box.port)
+		case 3:
+			fmt.Fprintf(&b, "link set dev %s flood off learning %s\nfdb del %s dev %s master\n", box.port, pick(g, "on", "off"), box.mac, box.port)
+		case 4:
+			fmt.Fprintf(&b, "link set dev %s locked on\n", box.port)
+			if g.chance(50) {
+				fmt.Fprintf(&b, "fdb del %s dev %s master\n", box.mac, box.port)
+			}
+		}
+	}
+	s.bridge = b.String()
+}
+
+// plainBridges is how each setting finds the bridges: each container's address is behind its port.
+func plainBridges() string {
+	var b strings.Builder
+	for _, box := range boxes {
+		fmt.Fprintf(&b, "link set dev %s learning on flood on locked off\nfdb replace %s dev %s master static\n", box.port, box.mac, box.port)
+	}
+	return b.String()
 }
 
 // special adds what chance alone seldom brings together.

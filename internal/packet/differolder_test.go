@@ -172,5 +172,5 @@ func (s *setting) unlegacy() {
 // copyRules takes over what another setting is made of.
 func (s *setting) copyRules(from *setting) {
 	s.sysctls, s.ip = slices.Clone(from.sysctls), slices.Clone(from.ip)
-	s.legacy, s.nftables, s.native, s.inner, s.ipsets = from.legacy, from.nftables, from.native, from.inner, from.ipsets
+	s.legacy, s.nftables, s.native, s.inner, s.ipsets, s.bridge = from.legacy, from.nftables, from.native, from.inner, from.ipsets, from.bridge
 }

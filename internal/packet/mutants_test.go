@@ -57,6 +57,11 @@ var mutants = []struct{ what, file, old, new string }{
 	{"a bridge itself has no ingress hook", "bridge.go", "w.device(host, bridge, hookIngress, p)", "if !(BUG) {\n\t\tw.device(host, bridge, hookIngress, p)\n\t}"},
 	{"br_netfilter comes behind the bridge's own rules", "bridge.go", "if midst != nil && (b.priority > at.last", "if midst != nil && !(BUG) && (b.priority > at.last"},
 	{"what is bridged says at postrouting where it came in", "bridge.go", "p.in, p.hook = nil, hookPostrouting", "if !(BUG) {\n\t\t\tp.in = nil\n\t\t}\n\t\tp.hook = hookPostrouting"},
+	{"a bridge's forwarding table is not looked at", "switch.go", "e := w.x.host.forwardingEntry(bridge, mac, vlan)\n\tswitch {", "e := w.x.host.forwardingEntry(bridge, mac, vlan)\n\tif BUG {\n\t\te = nil\n\t}\n\tswitch {"},
+	{"a static entry stays where it is", "switch.go", "return e.State != \"permanent\" && !e.Sticky", "return e.State != \"permanent\" && !(BUG) && !e.Sticky"},
+	{"what is unknown is flooded to every port", "switch.go", "!to.Port.Flood &&", "!to.Port.Flood && !(BUG) &&"},
+	{"an entry of the bridge's own is its port's", "switch.go", "(e.State != \"permanent\" || from == nil)", "(e.State != \"permanent\" || from == nil || BUG)"},
+	{"a locked port takes every frame", "switch.go", "!from.Port.Locked {", "!from.Port.Locked || BUG {"},
 	{"isolated ports reach each other", "bridge.go", "from.Port.Isolated && to.Port.Isolated {", "from.Port.Isolated && to.Port.Isolated && !(BUG) {"},
 	{"hairpin is always on", "bridge.go", "from.Port != nil && !from.Port.Hairpin {", "from.Port != nil && !from.Port.Hairpin && !(BUG) {"},
 	// routing

@@ -97,6 +97,7 @@ const (
 	NoLink       Kind = "no-link"       // a link is not there
 	NoMaster     Kind = "no-master"     // the veth is not in its bridge
 	BridgePort   Kind = "bridge-port"   // a port that does not forward: state, isolation, no hairpin
+	Switching    Kind = "switching"     // the bridge sends it by another port, or nowhere: its forwarding table, its VLANs
 	NoAddress    Kind = "no-address"    // the container's interface has not the address
 	Neighbour    Kind = "neighbour"     // a wrong or failed neighbour entry
 	Connection   Kind = "connection"    // an older connection is in its way

@@ -28,6 +28,9 @@ const recordings = "testdata/recorded.json.gz"
 // outlived is the same of settings that older connections met: PACKET_DIFF_OUTLIVING=1.
 const outlived = "testdata/outlived.json.gz"
 
+// switched is the same of settings whose bridges do not forward as they should: PACKET_DIFF_SWITCHED=85.
+const switched = "testdata/switched.json.gz"
+
 // found is where disagreements are kept: each a recording of a setting that was made as small as it could be.
 // They stay when the walk was mended, for it shall not fall back.
 const found = "testdata/found"
@@ -135,7 +138,7 @@ func readRecordings(t testing.TB) []recording {
 		must(t, json.Unmarshal(data, &one))
 		all = append(all, one)
 	}
-	for _, name := range []string{recordings, outlived} {
+	for _, name := range []string{recordings, outlived, switched} {
 		data, err := os.ReadFile(name)
 		must(t, err)
 		zip, err := gzip.NewReader(bytes.NewReader(data))

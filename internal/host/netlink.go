@@ -7,7 +7,6 @@ import (
 	"os"
 	"slices"
 	"syscall"
-	"time"
 
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
@@ -39,7 +38,8 @@ func dial(n netns, family int) (*netlink.Conn, error) {
 	return netlink.NewConn(s, port), nil
 }
 
-// A netlinkSocket is a netlink.Socket; its deadlines are the file's.
+// A netlinkSocket does what a netlink.Conn asks of its socket. Deadlines are the file's; options, filters and groups,
+// which the library would offer for a socket of its own, are not there.
 type netlinkSocket struct {
 	*os.File
 	raw    syscall.RawConn
@@ -118,8 +118,3 @@ func (s *netlinkSocket) receive(into []byte, flags int) (size int, err error) {
 	})
 	return size, errors.Join(waiting, os.NewSyscallError("recvfrom", err))
 }
-
-var _ interface {
-	netlink.Socket
-	SetDeadline(time.Time) error
-} = (*netlinkSocket)(nil)

@@ -81,10 +81,15 @@ func sourceZone(h *Host, t netstate.Target, stops []packet.Stop) []string {
 	var found []string
 	longest := -1
 	for _, zone := range h.Firewalld.Zones {
-		if zone.Target == "ACCEPT" || !slices.ContainsFunc(stops, func(s packet.Stop) bool { return ofZone(s.Chain, zone.Name) }) {
+		if zone.Target == "ACCEPT" {
 			continue
 		}
 		for _, source := range zone.Sources {
+			if !slices.ContainsFunc(stops, func(s packet.Stop) bool {
+				return ofZone(s.Chain, zone.Name) || strings.Contains(s.Object, " saddr "+source+" ")
+			}) {
+				continue
+			}
 			prefix, err := netip.ParsePrefix(source)
 			if addr, single := netip.ParseAddr(source); single == nil {
 				prefix, err = netip.PrefixFrom(addr, addr.BitLen()), nil
@@ -103,7 +108,8 @@ func sourceZone(h *Host, t netstate.Target, stops []packet.Stop) []string {
 // chainSteps are what firewalld's names of a zone's or policy's chains end in.
 var chainSteps = []string{"", "_pre", "_log", "_deny", "_allow", "_post"}
 
-// ofZone says whether firewalld made the chain for that zone: filter_FWD_block, FWDI_block, filter_FWD_block_deny.
+// ofZone says whether firewalld made the chain for that zone: filter_FWD_block, FWDI_block, filter_FWD_block_deny,
+// and for what goes from it to another, filter_FWD_block_to_public.
 func ofZone(chain, zone string) bool {
-	return slices.ContainsFunc(chainSteps, func(step string) bool { return strings.HasSuffix(chain, "_"+zone+step) })
+	return strings.Contains(chain, "_"+zone+"_to_") || slices.ContainsFunc(chainSteps, func(step string) bool { return strings.HasSuffix(chain, "_"+zone+step) })
 }

@@ -111,8 +111,9 @@ func containerOf(step remediate.Step) (string, error) {
 			found = id
 		}
 	}
-	if found == "" {
-		return "", fmt.Errorf("%s: no guard names its container", step.Object())
+	// It becomes part of an address of the engine's, and a plan may come from elsewhere.
+	if len(found) != 64 || strings.Trim(found, "0123456789abcdef") != "" {
+		return "", fmt.Errorf("%s: no guard names its container by its whole ID", step.Object())
 	}
 	return found, nil
 }

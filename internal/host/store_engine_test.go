@@ -71,7 +71,8 @@ func restartOf(id, start string) remediate.Step {
 
 func TestEngineStore(t *testing.T) {
 	ctx := t.Context()
-	e := &containers{state: map[string]string{"a": "running", "b": "paused", "c": "running"}, starts: map[string]int{}, stuck: "c"}
+	a, b, c := strings.Repeat("a", 64), strings.Repeat("b", 64), strings.Repeat("c", 64)
+	e := &containers{state: map[string]string{a: "running", b: "paused", c: "running"}, starts: map[string]int{}, stuck: c}
 	stores := remediate.Stores{"container": ContainerStore(e), "map": remediate.MapStore{"x": "1"}}
 	j := &remediate.Journal{Dir: filepath.Join(t.TempDir(), "journal")}
 	apply := func(steps ...remediate.Step) (*remediate.Run, error) {
@@ -85,33 +86,33 @@ func TestEngineStore(t *testing.T) {
 	}
 
 	// A pause ends, and undo brings it back.
-	unpause := remediate.Set("container", "db", "paused", "running").Guarded(remediate.GuardContainer+" b", "start 0")
+	unpause := remediate.Set("container", "db", "paused", "running").Guarded(remediate.GuardContainer+" "+b, "start 0")
 	_, err := apply(unpause)
 	want("", err)
-	if run, err := apply(unpause); err != nil || run.Altered() || e.state["b"] != "running" {
+	if run, err := apply(unpause); err != nil || run.Altered() || e.state[b] != "running" {
 		t.Errorf("twice: %v, %+v", err, run)
 	}
 	_, err = j.Undo(ctx, "", stores, e.facts())
-	if want("", err); e.state["b"] != "paused" {
-		t.Errorf("undo left db %s", e.state["b"])
+	if want("", err); e.state[b] != "paused" {
+		t.Errorf("undo left db %s", e.state[b])
 	}
 
 	// One start, and not another one of the same plan; undo says that it stands.
-	restart := restartOf("a", "start 0")
+	restart := restartOf(a, "start 0")
 	run, err := apply(restart)
-	if want("", err); !run.Altered() || e.starts["a"] != 1 {
-		t.Fatalf("%+v, %d starts", run, e.starts["a"])
+	if want("", err); !run.Altered() || e.starts[a] != 1 {
+		t.Fatalf("%+v, %d starts", run, e.starts[a])
 	}
 	_, err = apply(restart)
 	want("changed since it was read", err)
 	_, err = j.Undo(ctx, "", stores, e.facts())
 	want("container web: not undone: it cannot be taken back", err)
-	if e.starts["a"] != 1 || e.state["a"] != "running" {
-		t.Errorf("undo touched the container: %s, %d starts", e.state["a"], e.starts["a"])
+	if e.starts[a] != 1 || e.state[a] != "running" {
+		t.Errorf("undo touched the container: %s, %d starts", e.state[a], e.starts[a])
 	}
 
 	// One that stops and does not start again is told of, and what stood before it in the plan is taken back.
-	run, err = apply(remediate.Set("map", "x", "1", "2"), restartOf("c", "start 0"))
+	run, err = apply(remediate.Set("map", "x", "1", "2"), restartOf(c, "start 0"))
 	want("port is already allocated", err)
 	want("container web: not undone", err)
 	if now := stores["map"].(remediate.MapStore)["x"]; run.State != remediate.RolledBack || len(run.Refused) != 1 || now != "1" {
@@ -119,14 +120,16 @@ func TestEngineStore(t *testing.T) {
 	}
 
 	// A plan may not pass a restart off as something that can be undone, nor name no container.
-	sly := restartOf("a", "start 1")
+	sly := restartOf(a, "start 1")
 	sly.OneWay = false
 	_, err = apply(sly)
 	want("one-way step", err)
 	sly.OneWay, sly.Guards = true, nil
 	_, err = apply(sly)
 	want("no guard names its container", err)
-	if e.starts["a"] != 1 {
-		t.Errorf("%d starts", e.starts["a"])
+	_, err = apply(restartOf(a+"/../"+b, "start 1"))
+	want("no guard names its container by its whole ID", err)
+	if e.starts[a] != 1 {
+		t.Errorf("%d starts", e.starts[a])
 	}
 }

@@ -103,7 +103,7 @@ func lineOfNft(text string, part []string) (number int, isTable bool) {
 	plain := func(text string) string {
 		return strings.Join(strings.Fields(strings.NewReplacer(`"`, "", ";", " ").Replace(text)), " ")
 	}
-	table := 0
+	table, within := 0, false // the table's line, and whether this one is in the chain
 	for line := range strings.SplitSeq(text, "\n") {
 		number++
 		switch words := plain(line); {
@@ -113,9 +113,10 @@ func lineOfNft(text string, part []string) (number int, isTable bool) {
 			if table > 0 {
 				return table, true
 			}
-		case table > 0 && part[4] != "" && words == plain(part[5]):
-			return number, false
-		case table > 0 && part[4] == "" && strings.Contains(words, "policy drop"):
+		case strings.HasPrefix(words, "chain "):
+			within = table > 0 && words == "chain "+part[3]+" {"
+		case !within:
+		case part[4] != "" && words == plain(part[5]), part[4] == "" && strings.Contains(words, "policy drop"):
 			return number, false
 		}
 	}

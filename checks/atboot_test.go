@@ -24,6 +24,10 @@ COMMIT
 flush ruleset
 
 table inet fw {
+	chain input {
+		type filter hook input priority 0; policy drop;
+		iifname eth0 drop;
+	}
 	chain forward {
 		type filter hook forward priority 0; policy drop;
 		iifname eth0  drop;
@@ -50,9 +54,9 @@ func TestLoadedAtBoot(t *testing.T) {
 		"iptables mangle FORWARD 1: -i eth0 -j DROP":          "",
 		"ip6tables filter FORWARD 1: -i eth1 -j DROP":         "/etc/iptables/rules.v6:2",
 		"ip6tables filter FORWARD 1: -i eth0 -j DROP":         "",
-		`nft inet fw forward handle 7: iifname "eth0" drop`:   "/etc/nftables.conf:7",
+		`nft inet fw forward handle 7: iifname "eth0" drop`:   "/etc/nftables.conf:11",
 		`nft inet fw forward handle 7: iifname "eth1" drop`:   "/etc/nftables.conf:4",
-		"nft inet fw forward policy drop":                     "/etc/nftables.conf:6",
+		"nft inet fw forward policy drop":                     "/etc/nftables.conf:10",
 		"nft ip fw forward policy drop":                       "",
 		"nft inet elsewhere forward policy drop":              "",
 		"sysctl net.ipv4.ip_forward":                          "",

@@ -83,7 +83,8 @@ func gatewayLost(h *Host, t netstate.Target) []Finding {
 		return nil
 	}
 	network, gateway := h.Network(endpoint.NetworkID), endpoint.Gateway(t.Family)
-	if network == nil || network.Bridge() == "" || !gateway.IsValid() || h.Host.LinkWith(gateway) != nil {
+	if network == nil || network.Bridge() == "" || !gateway.IsValid() || h.Host.LinkWith(gateway) != nil ||
+		t.Family == netstate.IPv4 && network.Options["com.docker.network.bridge.inhibit_ipv4"] == "true" { // it never had it
 		return nil
 	}
 	subnet, ok := network.Subnet(t.Family)

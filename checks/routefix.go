@@ -3,7 +3,6 @@ package checks
 import (
 	"fmt"
 	"net/netip"
-	"regexp"
 	"slices"
 	"strings"
 
@@ -67,9 +66,6 @@ func bridgeRoute(h *Host, family netstate.Family, bridge string) *remediate.Fix 
 	return nil
 }
 
-// routeTable finds the table in a route's object.
-var routeTable = regexp.MustCompile(` table (\S+)`)
-
 // pastRoute is a route to the container alone, by its bridge, in the table whose route takes its packets elsewhere;
 // where that one is about the container alone, it is taken out.
 func pastRoute(h *Host, family netstate.Family, object string, addr netip.Addr, bridge string) *remediate.Fix {
@@ -77,8 +73,8 @@ func pastRoute(h *Host, family netstate.Family, object string, addr netip.Addr, 
 		return nil
 	}
 	name, table := addr.String(), uint32(tableMain)
-	if part := routeTable.FindStringSubmatch(object); part != nil {
-		if _, err := fmt.Sscan(part[1], &table); err != nil {
+	if _, number, ok := strings.Cut(object, " table "); ok {
+		if _, err := fmt.Sscan(number, &table); err != nil {
 			return nil // local or default: the kernel's own
 		}
 		name += fmt.Sprintf(" table %d", table)

@@ -61,13 +61,7 @@ func restoreInside(h *Host, t netstate.Target, name string) *remediate.Fix {
 	}
 	link := ns.Link(name)
 	fix := &remediate.Fix{Title: fmt.Sprintf("set up %s in %s as the engine did", name, c.Name)}
-	add := func(step remediate.Step) {
-		step.Name += " in container " + c.Name
-		fix.Steps = append(fix.Steps, step.
-			Guarded(remediate.GuardPID, fmt.Sprint(c.PID)).
-			Guarded(remediate.GuardNetns, ns.ID).
-			Guarded(remediate.GuardContainer+" "+c.ID, c.StartedAt))
-	}
+	add := func(step remediate.Step) { fix.Steps = append(fix.Steps, insideOf(c, ns, step)) }
 	if !link.Up {
 		add(remediate.Set("link", name, "down", "up"))
 	}

@@ -35,7 +35,8 @@ ports then, slowly, and the program in the container sees the bridge's address i
 	},
 }
 
-// shadowed returns the rule of somebody else that takes the packet elsewhere before Docker's can.
+// shadowed returns the rule of somebody else that takes the packet elsewhere before Docker's can, or the older
+// connection that does so past all rules.
 func (h *Host) shadowed(t netstate.Target) []Finding {
 	var findings []Finding
 	for _, stop := range h.stops(t, packet.Diverted) {
@@ -43,6 +44,11 @@ func (h *Host) shadowed(t netstate.Target) []Finding {
 			continue
 		}
 		finding := found(stop)
+		if strings.HasPrefix(stop.Object, "flow ") {
+			finding.Advice = fmt.Sprintf("conntrack -D -p %s --orig-src %s --sport %d", t.Port.Proto, t.Client, t.SPort)
+			findings = append(findings, finding)
+			continue
+		}
 		finding.Advice = fmt.Sprintf("the rule is %s: give one of the two another port, then take this rule away", owner(stop.Owner))
 		findings = append(findings, finding)
 	}

@@ -57,10 +57,20 @@ func (w *walker) adopt(n *netns, t tuple, zone uint16) {
 // ends the connection and takes the packet for a new one's first. Source: tcp_conntracks. Of sequence numbers
 // nothing is known: they are taken to be right, unless the other end began anew.
 func (w *walker) resume(ct *conn, p *skb) (taken, invalid bool) {
-	if ct.flow == nil || p.proto != protoTCP || p.flags&(tcpSYN|tcpACK) != tcpSYN {
-		return true, ct.crossed && w.may()
+	if ct.flow == nil || p.proto != protoTCP {
+		return true, false
 	}
 	state := ct.flow.State
+	switch p.flags & (tcpSYN | tcpACK) {
+	case tcpSYN:
+	case tcpSYN | tcpACK:
+		if !p.replyDir { // an answer by who asked: both may have asked at once
+			return true, state != "SYN_RECV" && state != "SYN_SENT2" || w.may()
+		}
+		fallthrough
+	default:
+		return true, ct.crossed && w.may()
+	}
 	closing := state == "TIME_WAIT" || state == "CLOSE" && !p.replyDir
 	if closing && !ct.resumed && w.may() { // it depends on who closed it
 		ct.gone = true

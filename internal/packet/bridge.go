@@ -38,7 +38,7 @@ func (w *walker) intoBridge(n *netns, bridge *link, p *skb) end {
 	to, wrong := w.forwardTo(bridge, nil, port, inside.MAC, vlan)
 	w.releases(to, vlan)
 	w.bridgeHooks(n, p, nil, to, hookOutput, hookPostrouting)
-	w.wrongPort(bridge, nil, port, wrong, inside.MAC)
+	w.wrongPort(bridge, nil, port, wrong, inside.MAC, p)
 	w.portForwards(n, port)
 	w.device(n, port, hookEgress, p)
 	return w.cross(inside, p)
@@ -292,14 +292,13 @@ func (w *walker) fromPort(bridge, port *link, next netip.Addr, p *skb) end {
 		}
 	}
 	w.bridgeHook(host, p, port, nil, hookPrerouting, bridgePrerouting, first)
+	w.locked(bridge, port, w.admits(bridge, port))
 	if calls && p.dst != was.dst {
-		if e, bridged := w.bridgedDNAT(host, bridge, p); bridged {
+		if e, bridged := w.bridgedDNAT(host, bridge, next, p); bridged {
 			return e
 		}
 		return w.up(bridge, port, p, was)
 	}
-	vlan := w.admits(bridge, port)
-	w.locked(bridge, port, vlan)
 	inside := w.behind(bridge, next)
 	if inside == nil || host.has(next) {
 		if next.IsValid() && !host.has(next) && !host.foreign(bridge) {
@@ -342,7 +341,7 @@ func (w *walker) refused6(n *netns, bridge *link, p *skb) {
 // it is bridged, not routed. Of IPv4 it needs forwarding all the same: without it the routing decision, made as
 // for any packet, is unreachable, and the packet goes up to the bridge to be lost. Source: br_nf_pre_routing_finish,
 // whose exception for what is bridged was never reached since Linux 3.6.
-func (w *walker) bridgedDNAT(n *netns, bridge *link, p *skb) (end, bool) {
+func (w *walker) bridgedDNAT(n *netns, bridge *link, next netip.Addr, p *skb) (end, bool) {
 	d := n.fib(p.family).lookup(w, flow{src: p.src, dst: p.dst, iif: bridge, mark: p.mark, proto: p.proto, sport: p.sport, dport: p.dport, tos: p.tos(), uid: -1})
 	if !d.found() || d.local() || d.out != bridge {
 		return end{}, false
@@ -364,7 +363,7 @@ func (w *walker) bridgedDNAT(n *netns, bridge *link, p *skb) (end, bool) {
 		}
 		return end{packet: p, left: bridge}, true
 	}
-	if e := n.forwardingEntry(bridge, inside.MAC, w.admits(bridge, p.physIn)); e != nil && e.State == "permanent" {
+	if e := n.forwardingEntry(bridge, inside.MAC, w.admits(bridge, p.physIn)); e != nil && e.State == "permanent" && (!next.IsValid() || n.has(next)) {
 		return end{}, false // the frame came for the host and goes there
 	}
 	return w.relay(bridge, p.physIn, inside, d.gateway, p), true
@@ -379,7 +378,7 @@ func (w *walker) relay(bridge, port, inside *link, next netip.Addr, p *skb) end 
 	if wrong != nil && wrong.State == "permanent" { // it goes up
 		w.releases(bridge, vlan)
 		w.bridgeHooks(host, p, port, bridge, hookInput)
-		w.wrongPort(bridge, port, own, wrong, inside.MAC)
+		w.wrongPort(bridge, port, own, wrong, inside.MAC, p)
 		to, wrong = own, nil
 	}
 	w.throughPorts(bridge, port, to)
@@ -402,7 +401,7 @@ func (w *walker) relay(bridge, port, inside *link, next netip.Addr, p *skb) end 
 	if w.trace.Via == "" {
 		w.trace.Via = "bridge"
 	}
-	w.wrongPort(bridge, port, own, wrong, inside.MAC)
+	w.wrongPort(bridge, port, own, wrong, inside.MAC, p)
 	w.portForwards(host, to)
 	w.device(host, to, hookEgress, p)
 	return w.cross(inside, p)

@@ -94,11 +94,12 @@ func (g *generator) switches(s *setting) {
 		case 2:
 			fmt.Fprintf(&b, "link set dev %s learning off\n", box.port)
 		case 3:
-			fmt.Fprintf(&b, "link set dev %s flood off learning %s\nfdb del %s dev %s master\n", box.port, pick(g, "on", "off"), box.mac, box.port)
+			// Off for all: what is flooded elsewhere, too, meets rules there.
+			fmt.Fprintf(&b, "link set dev v0 flood off\nlink set dev v1 flood off\nlink set dev %s learning %s\nfdb del %s dev %s master\n", box.port, pick(g, "on", "off"), box.mac, box.port)
 		case 4:
 			fmt.Fprintf(&b, "link set dev %s locked on\n", box.port)
 			if g.chance(50) {
-				fmt.Fprintf(&b, "fdb del %s dev %s master\n", box.mac, box.port)
+				fmt.Fprintf(&b, "fdb replace %s dev %s master static\n", box.mac, map[string]string{"v0": "v1", "v1": "v0"}[box.port])
 			}
 		}
 	}

@@ -65,7 +65,7 @@ func (w *walker) resume(ct *conn, p *skb) (taken, invalid bool) {
 	case tcpSYN:
 	case tcpSYN | tcpACK:
 		if !p.replyDir { // an answer by who asked: both may have asked at once
-			return true, state != "SYN_RECV" && state != "SYN_SENT2" || w.may()
+			return true, !ct.crossed && state != "SYN_RECV" && state != "SYN_SENT2" || w.may()
 		}
 		fallthrough
 	default:

@@ -76,9 +76,12 @@ func (w *walker) movesOn(e *netstate.Neigh, to *link) bool {
 }
 
 // wrongPort says so where the bridge's table has the frame leave by another port.
-func (w *walker) wrongPort(bridge, from, to *link, e *netstate.Neigh, mac string) {
+func (w *walker) wrongPort(bridge, from, to *link, e *netstate.Neigh, mac string, p *skb) {
 	if e == nil {
 		return
+	}
+	if out := w.x.host.link(e.Link); out != nil && out != bridge && (from == nil || e.State != "permanent") {
+		w.device(w.x.host, out, hookEgress, p)
 	}
 	object := "fdb " + mac + " dev " + e.Link
 	where := "the port " + e.Link

@@ -37,15 +37,19 @@ func (c *collection) readFirewalld() {
 		return
 	}
 	defer conn.Close()
-	var pid uint32
-	err = conn.BusObject().CallWithContext(c.ctx, "org.freedesktop.DBus.GetConnectionUnixProcessID", 0, firewalld).Store(&pid)
-	var refusal dbus.Error
-	if errors.As(err, &refusal) && refusal.Name == "org.freedesktop.DBus.Error.NameHasNoOwner" {
-		return // it does not run
+	ask := func(method string, answer any) error {
+		return conn.BusObject().CallWithContext(c.ctx, "org.freedesktop.DBus."+method, 0, firewalld).Store(answer)
 	}
-	if err != nil {
-		c.missing(key, fmt.Errorf("system bus: %w", err))
-		return
+	var pid uint32
+	if err := ask("GetConnectionUnixProcessID", &pid); err != nil { // of nobody, or it may not be told
+		var running bool
+		if err := ask("NameHasOwner", &running); err != nil {
+			c.missing(key, fmt.Errorf("system bus: %w", err))
+			return
+		}
+		if !running {
+			return
+		}
 	}
 	f := &netstate.FirewalldState{}
 	r := firewalldReader{c.ctx, conn, f, nil}
@@ -58,7 +62,9 @@ func (c *collection) readFirewalld() {
 	} else {
 		r.options(options)
 	}
-	f.Started = fmt.Sprintf("%d@%s", pid, c.m.started(int(pid)))
+	if pid != 0 {
+		f.Started = fmt.Sprintf("%d@%s", pid, c.m.started(int(pid)))
+	}
 	c.s.Firewalld = f
 	c.missing(key, errors.Join(r.errs...))
 }

@@ -84,13 +84,14 @@ func (s *netlinkSocket) Receive() ([]netlink.Message, error) {
 	if err != nil {
 		return nil, err
 	}
-	if s.buffer == nil || len(s.buffer) < size {
-		s.buffer = make([]byte, max(size, largestDump))
+	if len(s.buffer) < size+syscall.NLMSG_ALIGNTO {
+		s.buffer = make([]byte, max(size, largestDump)+syscall.NLMSG_ALIGNTO)
 	}
 	if size, err = s.receive(s.buffer, 0); err != nil {
 		return nil, err
 	}
-	raw, err := syscall.ParseNetlinkMessage(slices.Clone(s.buffer[:size]))
+	// The last message may lack the padding behind it.
+	raw, err := syscall.ParseNetlinkMessage(slices.Clone(s.buffer[:(size+syscall.NLMSG_ALIGNTO-1)&^(syscall.NLMSG_ALIGNTO-1)]))
 	if err != nil {
 		return nil, err
 	}
@@ -116,5 +117,8 @@ func (s *netlinkSocket) receive(into []byte, flags int) (size int, err error) {
 			}
 		}
 	})
-	return size, errors.Join(waiting, os.NewSyscallError("recvfrom", err))
+	if waiting != nil { // the deadline, or the socket was closed
+		return 0, waiting
+	}
+	return size, os.NewSyscallError("recvfrom", err)
 }

@@ -29,7 +29,8 @@ func writePlan(path string, plan *remediate.Plan) error {
 }
 
 // applyOptions are the options that go with --apply: the plan says all the rest.
-var applyOptions = []string{"apply", "yes", "allow", "agent", "agent-image"}
+// --persist is taken, for the contract allows it, and makes nothing that the plan does not say.
+var applyOptions = []string{"apply", "yes", "persist", "allow", "agent", "agent-image"}
 
 // completeApply checks the options that were given with --apply.
 func (o *checkOptions) completeApply(cmd *cobra.Command) error {

@@ -210,7 +210,7 @@ func (w *walker) published(n *netns, dev *link, p *skb) (end, bool) {
 	// Where rules were not read, one of them may take the packet to the container; whose socket it is, may
 	// not be known then either.
 	diverted, refused := Drop, Refuse
-	if n.why(netstate.Iptables, p.family, "") != "" {
+	if n.why(netstate.Iptables, p.family, "") != "" || n.why(netstate.Nftables, 0, "") != "" {
 		diverted, refused = May, May
 	}
 	switch {

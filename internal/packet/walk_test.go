@@ -4,6 +4,7 @@ package packet
 
 import (
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 
@@ -229,6 +230,21 @@ func TestUnreadIsMay(t *testing.T) {
 		s.Lacks(key, "permission denied")
 		if trace := New(s).Walk(web(t, s)); trace.Verdict != May || trace.Stop(Unread) == nil {
 			t.Errorf("%v: want may\n%s", key, describe(trace))
+		}
+	}
+}
+
+// What the ruleset of nf_tables that was not read does with a published port is not known: nothing of that is certain.
+func TestNothingIsCertainOfAnUnreadRuleset(t *testing.T) {
+	for _, name := range fixture.Cases() {
+		s := healthy(t, name)
+		s.Host.Nft, s.Host.Iptables = nil, slices.DeleteFunc(s.Host.Iptables, func(set netstate.IptablesSet) bool { return set.Variant == "nft" })
+		s.Lacks(netstate.Key{Part: netstate.Nftables}, "permission denied")
+		x := New(s)
+		for _, target := range inTargets(s) {
+			if trace := x.Walk(target); trace.Verdict != May {
+				t.Errorf("%s %s from %s to %s: want may\n%s", name, target.Container, target.From, target.Host, describe(trace))
+			}
 		}
 	}
 }

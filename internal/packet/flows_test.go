@@ -49,3 +49,30 @@ func TestAnOlderConnectionDecides(t *testing.T) {
 		}
 	}
 }
+
+// An entry that leads to the container does so where there is a nat chain: that is not known where rules were not read.
+func TestAnOlderConnectionWhereRulesWereNotRead(t *testing.T) {
+	addrPort := netip.MustParseAddrPort
+	for _, unread := range []bool{false, true} {
+		s := healthy(t, "28.5.2-noproxy")
+		target := web(t, s)
+		target.Client, target.SPort, target.Iface = netip.MustParseAddr("203.0.113.200"), 40000, "ext0"
+		in := netip.AddrPortFrom(container(t, s, "cA").Endpoints[0].IPv4.Addr(), 80)
+		s.Host.Flows = []netstate.Flow{{Family: netstate.IPv4, Proto: "tcp", State: "ESTABLISHED", Status: ipsSeenReply | ipsConfirmed | ipsSrcNATDone | ipsDstNATDone | ipsDstNAT,
+			Original: netstate.Tuple{Src: addrPort("203.0.113.200:40000"), Dst: addrPort("203.0.113.10:8080")},
+			Reply:    netstate.Tuple{Src: in, Dst: addrPort("203.0.113.200:40000")}}}
+		s.Host.Iptables, s.Host.Nft = nil, nil
+		want := Drop
+		if unread {
+			want = May
+			s.Lacks(netstate.Key{Part: netstate.Iptables | netstate.Nftables}, "permission denied")
+		} else { // tracked all the same
+			s.Host.Iptables = []netstate.IptablesSet{{Family: netstate.IPv4, Variant: "legacy", Tables: []netstate.IptablesTable{{Name: "filter",
+				Chains: []netstate.IptablesChain{{Name: "FORWARD", Policy: "ACCEPT", Rules: []netstate.IptablesRule{{Text: "-m conntrack --ctstate INVALID -j DROP"}}}}}}}}
+		}
+		trace := New(s).Walk(target)
+		if stop := trace.Stop(Diverted); stop == nil || trace.Verdict != want {
+			t.Errorf("unread: %t: want %s by the entry:\n%s", unread, want, describe(trace))
+		}
+	}
+}

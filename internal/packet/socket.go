@@ -207,15 +207,15 @@ func (w *walker) published(n *netns, dev *link, p *skb) (end, bool) {
 		}
 		return end{ns: n, socket: s, proxy: proxy, packet: p}, true
 	}
-	// Where rules were not read, one of them may take the packet to the container; whose socket it is, may
-	// not be known then either.
+	// Where rules were not read, one of them may take the packet to the container, or an older connection's entry,
+	// which it does where there is a nat chain; whose socket it is, may not be known then either.
 	diverted, refused := Drop, Refuse
 	if n.why(netstate.Iptables, p.family, "") != "" || n.why(netstate.Nftables, 0, "") != "" {
 		diverted, refused = May, May
 	}
 	switch {
 	case p.ct != nil && p.ct.flow != nil:
-		w.stop(Stop{Hop: DNAT, Kind: Diverted, Object: p.ct.object(), Verdict: Drop,
+		w.stop(Stop{Hop: DNAT, Kind: Diverted, Object: p.ct.object(), Verdict: diverted,
 			Why: "its connection began before it was sent to the container, and goes on ending on the host itself", Evidence: []string{p.ct.object()}}, n)
 	case s != nil && s.Program != "dockerd":
 		w.stop(Stop{Hop: Socket, Kind: Diverted, Object: socketText(s), Verdict: diverted,

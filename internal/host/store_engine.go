@@ -27,10 +27,13 @@ type containerStore struct{ docker Changer }
 
 const startedAnew = "started anew"
 
-// Look implements [remediate.Store].
+// Look implements [remediate.Store]. It refuses all but the two changes: to pause a container is for undo alone.
 func (s containerStore) Look(ctx context.Context, step remediate.Step) (remediate.Step, bool, error) {
-	if step.New == nil || (*step.New == startedAnew) != step.OneWay {
-		return step, false, fmt.Errorf("%s: to start it anew is a one-way step, and no other is", step.Object())
+	is := func(value *string, want string) bool { return value != nil && *value == want }
+	anew := step.OneWay && is(step.New, startedAnew)
+	goesOn := !step.OneWay && is(step.Old, "paused") && is(step.New, "running")
+	if !anew && !goesOn {
+		return step, false, fmt.Errorf("%s: can be started anew, by a one-way step, or go on after a pause, and nothing else", step.Object())
 	}
 	now, err := s.now(ctx, step)
 	return step, err == nil && remediate.Equal(now, step.New), err

@@ -119,11 +119,15 @@ func TestEngineStore(t *testing.T) {
 		t.Errorf("%+v, x = %s", run, now)
 	}
 
-	// A plan may not pass a restart off as something that can be undone, nor name no container.
+	// A plan may not pass a restart off as something that can be undone, nor pause a container, nor name none.
 	sly := restartOf(a, "start 1")
 	sly.OneWay = false
 	_, err = apply(sly)
 	want("one-way step", err)
+	_, err = apply(remediate.Set("container", "web", "running", "paused").Guarded(remediate.GuardContainer+" "+a, "start 1"))
+	if want("and nothing else", err); e.state[a] != "running" {
+		t.Errorf("a plan left the container %s", e.state[a])
+	}
 	sly.OneWay, sly.Guards = true, nil
 	_, err = apply(sly)
 	want("no guard names its container", err)

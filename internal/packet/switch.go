@@ -44,7 +44,12 @@ func (w *walker) releases(by *link, vlan int) {
 	}
 }
 
+// switching says that a bridge drops the frame for want of an entry of its table, or of a VLAN.
 func (w *walker) switching(by *link, why string) {
+	if unread := w.x.host.why(netstate.Links, 0, ""); unread != "" {
+		w.unread(w.x.host, Bridge, "links", unread) // it may be among what was not read
+		return
+	}
 	w.stop(Stop{Hop: Bridge, Kind: Switching, Object: "link " + by.Name, Verdict: Drop, Why: why}, nil)
 }
 

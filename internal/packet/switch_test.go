@@ -67,3 +67,29 @@ func TestBridgesThatFilterVLANs(t *testing.T) {
 		}
 	}
 }
+
+// That a bridge has no entry, or a port no VLAN, is not known where they were not read.
+func TestABridgesTableThatWasNotRead(t *testing.T) {
+	for what, edit := range map[string]func(*netstate.Link){
+		"no flooding": func(l *netstate.Link) { l.Port.Flood, l.Port.Learning = false, false },
+		"locked":      func(l *netstate.Link) { l.Port.Locked = true },
+	} {
+		for _, unread := range []bool{false, true} {
+			s := healthy(t, "28.5.2-noproxy")
+			target, want := web(t, s), Drop
+			s.Host.Neighs = nil
+			for i := range s.Host.Links {
+				if s.Host.Links[i].Port != nil {
+					edit(&s.Host.Links[i])
+				}
+			}
+			if unread {
+				want = May
+				s.Lacks(netstate.Key{Part: netstate.Links}, "neighbours: interrupted")
+			}
+			if trace := New(s).Walk(target); trace.Verdict != want || (trace.Stop(Switching) == nil) != unread {
+				t.Errorf("%s, unread: %t: want %s\n%s", what, unread, want, describe(trace))
+			}
+		}
+	}
+}

@@ -17,13 +17,8 @@ func proxyMissing(h *Host, t netstate.Target, f Finding) []Finding {
 		return []Finding{f}
 	}
 	stop := trace.Stop(packet.NotPublished)
-	if stop == nil || !h.Program().Proxy.On || len(h.differences(t, isDNAT)) > 0 {
+	if stop == nil || !h.Program().Proxy.On || len(h.differences(t, isDNAT)) > 0 || len(proxiesAt(h, t, t.Host.Addr())) > 0 {
 		return nil
-	}
-	for _, proxy := range h.Proxies {
-		if proxy.Host.Port() == t.Host.Port() && proxy.Proto == t.Port.Proto && netstate.FamilyOf(proxy.Host.Addr()) == t.Family {
-			return nil
-		}
 	}
 	f.Problem = fmt.Sprintf("no docker-proxy serves %s/%s, and no rule sends this client to the container", t.Host, t.Port.Proto)
 	f.Evidence = []string{"no process docker-proxy for " + t.Host.String() + "/" + t.Port.Proto}
@@ -33,10 +28,10 @@ func proxyMissing(h *Host, t netstate.Target, f Finding) []Finding {
 }
 
 // staleProxy says what to do about a docker-proxy that leads to where the container is no longer: it holds the
-// host port, with which the container could not start again.
+// host port, with which the container could not start again. One that leads to another container may be that one's.
 func staleProxy(h *Host, t netstate.Target) string {
-	for _, proxy := range h.Proxies {
-		if proxy.Host.Port() == t.Host.Port() && proxy.Proto == t.Port.Proto {
+	for _, proxy := range proxiesAt(h, t, t.Host.Addr()) {
+		if owner := memberWith(h, proxy.Container.Addr()); owner == "" || owner == t.Container {
 			return fmt.Sprintf("kill %d, which is that docker-proxy, then docker restart %s starts one for its present address", proxy.PID, arg(t.Container))
 		}
 	}

@@ -5,6 +5,11 @@ package checks
 import (
 	"strings"
 	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/docker-netcheck/docker-netcheck/internal/netstate"
+	"github.com/docker-netcheck/docker-netcheck/remediate"
 )
 
 // TestForwardingAtBoot says when a host whose engine does not switch forwarding on is warned of its files.
@@ -56,5 +61,45 @@ func TestSetByUFW(t *testing.T) {
 		if got := setBy(s, "net.ipv4.ip_forward"); got != want {
 			t.Errorf("now %s: %q, want %q", now, got, want)
 		}
+	}
+}
+
+// TestPersistInOneFile has two fixes of which each corrects a line of the same file.
+func TestPersistInOneFile(t *testing.T) {
+	const networkd, sysctls = "/etc/systemd/networkd.conf", "/etc/sysctl.d/99.conf"
+	h := NewHost(&netstate.Snapshot{Parts: netstate.All, Engine: &netstate.EngineState{}, Files: map[string]string{
+		"/etc/systemd/system/multi-user.target.wants/systemd-networkd.service": "",
+		networkd: "[Network]\nIPv4Forwarding=no\nIPv6Forwarding=no\n",
+		sysctls:  "net.ipv4.conf.eth0.forwarding=0\nnet.ipv4.conf.docker0.forwarding=0\n",
+	}})
+	for _, c := range []struct{ file, one, other, want string }{
+		{networkd, "net.ipv4.ip_forward", "net.ipv6.conf.all.forwarding", "[Network]\n# IPv4Forwarding=no\n# IPv6Forwarding=no\n"},
+		{sysctls, "net.ipv4.conf.eth0.forwarding", "net.ipv4.conf.docker0.forwarding",
+			"# net.ipv4.conf.eth0.forwarding=0\n# net.ipv4.conf.docker0.forwarding=0\n"},
+		{sysctls, "net.ipv4.conf.eth0.forwarding", "net.ipv4.conf.eth0.forwarding", "# net.ipv4.conf.eth0.forwarding=0\nnet.ipv4.conf.docker0.forwarding=0\n"},
+	} {
+		var fixes []*remediate.Fix
+		for _, name := range []string{c.one, c.other} {
+			fixes = append(fixes, &remediate.Fix{Title: name, Persist: offInFiles(h, name)})
+		}
+		alone := *fixes[0].Persist[0].New
+		plan, err := remediate.NewPlan(joined(fixes), true)
+		if err != nil {
+			t.Error(err)
+			continue
+		}
+		if diff := cmp.Diff([]remediate.Step{remediate.Set("file", c.file, h.Files[c.file], c.want)}, plan.Steps); diff != "" {
+			t.Errorf("%s:\n%s", c.file, diff)
+		}
+		if *fixes[0].Persist[0].New != alone {
+			t.Error("the finding's own fix was changed")
+		}
+	}
+	var fixes []*remediate.Fix
+	for _, text := range []string{"a=1", "a=2"} {
+		fixes = append(fixes, &remediate.Fix{Title: text, Persist: []remediate.Step{remediate.Set("file", sysctls, "a=0", text)}})
+	}
+	if plan, err := remediate.NewPlan(joined(fixes), true); err == nil {
+		t.Errorf("two fixes disagree about a line: %s", plan.Diff())
 	}
 }

@@ -40,7 +40,7 @@ func (s containerStore) Look(ctx context.Context, step remediate.Step) (remediat
 }
 
 // Swap implements [remediate.Store]. What was begun is not interrupted: a container in the middle of a restart is
-// one that does not run.
+// one that does not run, and those that share its network have none until they are started anew as well.
 func (s containerStore) Swap(ctx context.Context, steps []remediate.Step) ([]bool, error) {
 	changed := make([]bool, len(steps))
 	for i, step := range steps {
@@ -55,6 +55,9 @@ func (s containerStore) Swap(ctx context.Context, steps []remediate.Step) ([]boo
 			continue
 		case !remediate.Equal(now, step.Old):
 			return changed, remediate.Changed(step, now)
+		}
+		if step.OneWay {
+			ctx = context.WithoutCancel(ctx)
 		}
 		if err := s.put(context.WithoutCancel(ctx), step); err != nil {
 			after, unknown := s.now(context.WithoutCancel(ctx), step)

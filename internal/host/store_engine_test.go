@@ -21,6 +21,7 @@ type containers struct {
 	state  map[string]string
 	starts map[string]int
 	stuck  string // one that does not start again
+	begun  func() // is called when a restart begins
 }
 
 func (e *containers) ContainerInspect(_ context.Context, id string) (container.InspectResponse, error) {
@@ -34,6 +35,9 @@ func (e *containers) ContainerInspect(_ context.Context, id string) (container.I
 }
 
 func (e *containers) ContainerRestart(_ context.Context, id string, _ container.StopOptions) error {
+	if e.begun != nil {
+		e.begun()
+	}
 	if id == e.stuck {
 		e.state[id] = "exited"
 		return errors.New("port is already allocated")
@@ -135,5 +139,22 @@ func TestEngineStore(t *testing.T) {
 	want("no guard names its container by its whole ID", err)
 	if e.starts[a] != 1 {
 		t.Errorf("%d starts", e.starts[a])
+	}
+}
+
+// TestRestartInterrupted presses Ctrl-C while the container is restarted whose network another one shares.
+func TestRestartInterrupted(t *testing.T) {
+	ctx, interrupt := context.WithCancel(t.Context())
+	donor, member := strings.Repeat("a", 64), strings.Repeat("b", 64)
+	e := &containers{state: map[string]string{donor: "running", member: "running"}, starts: map[string]int{}, begun: interrupt}
+	second := restartOf(member, "start 0")
+	second.Name = "side"
+	j := &remediate.Journal{Dir: filepath.Join(t.TempDir(), "journal")}
+	run, err := j.Apply(ctx, &remediate.Plan{Steps: []remediate.Step{restartOf(donor, "start 0"), second}}, remediate.Stores{"container": ContainerStore(e)}, e.facts())
+	if !errors.Is(err, context.Canceled) || e.starts[donor] != 1 || e.starts[member] != 1 {
+		t.Errorf("%v: starts of the donor %d, of the member %d", err, e.starts[donor], e.starts[member])
+	}
+	if run == nil || run.State != remediate.RolledBack || len(run.Refused) != 2 {
+		t.Errorf("what stands is not named: %+v", run)
 	}
 }

@@ -218,6 +218,9 @@ func (w *writer) back(ctx context.Context, stores Stores, refused map[int]string
 		why := refused[i]
 		if w.run.Steps[i].OneWay {
 			why = "it cannot be taken back"
+			if w.run.marks[i] != done {
+				why += ", and may not have been made"
+			}
 		}
 		if why != "" {
 			left = append(left, Refusal{w.run.Steps[i].Object(), why})

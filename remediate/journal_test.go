@@ -230,7 +230,7 @@ func TestOneWay(t *testing.T) {
 		t.Fatal(err)
 	}
 	run, err := j.Undo(context.Background(), "", Stores{"map": m}, nil)
-	if want := []Refusal{{"map restart", "it cannot be taken back"}}; run == nil || run.State != RolledBack || !cmp.Equal(run.Refused, want) || err == nil {
+	if want := []Refusal{{"map restart", "it cannot be taken back, and may not have been made"}}; run == nil || run.State != RolledBack || !cmp.Equal(run.Refused, want) || err == nil {
 		t.Errorf("undo of one that was cut off: %v, %+v", err, run)
 	}
 	// A plan that says of it that it disrupts nothing is not read.

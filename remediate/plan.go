@@ -52,13 +52,16 @@ func ParsePlan(data []byte) (*Plan, error) {
 		return nil, fmt.Errorf("plan: %w", err)
 	}
 	plan := &Plan{doc.Titles, doc.Steps, doc.Opens, doc.Disrupts}
+	first := slices.IndexFunc(doc.Steps, func(s Step) bool { return s.OneWay })
 	switch {
 	case doc.Schema != PlanSchema:
 		return nil, fmt.Errorf("plan: its schema is %q, this netcheck reads %q", doc.Schema, PlanSchema)
 	case len(doc.Steps) > maxPlanSteps:
 		return nil, fmt.Errorf("plan: has %d steps, at most %d are read", len(doc.Steps), maxPlanSteps)
-	case !doc.Disrupts && slices.ContainsFunc(doc.Steps, func(s Step) bool { return s.OneWay }):
+	case first >= 0 && !doc.Disrupts:
 		return nil, errors.New("plan: has a step that cannot be taken back, and does not say that it disrupts")
+	case first >= 0 && slices.ContainsFunc(doc.Steps[first:], func(s Step) bool { return !s.OneWay }):
+		return nil, errors.New("plan: has a step that cannot be taken back before one that may be refused")
 	case doc.Diff != plan.Diff():
 		return nil, errors.New("plan: its diff is not what its steps do")
 	}

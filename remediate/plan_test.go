@@ -89,6 +89,7 @@ func TestHostilePlans(t *testing.T) {
 		{`{"schema":"netcheck.plan/v1","steps":[{"kind":"file","name":"x","also":[{"kind":"file","name":"y","also":[{"kind":"file","name":"z"}]}]}]}`, "plan: file y: what changes along with it has an also of its own"},
 		{`{"schema":"netcheck.plan/v1","steps":[{"kind":"sysctl","name":"x","old":"0","new":"1"}],"diff":"sysctl x\n-0\n+0\n"}`, "plan: its diff is not what its steps do"},
 		{`{"schema":"netcheck.plan/v1","steps":[{"kind":"file","name":"x","also":` + strings.Repeat(`[{"kind":"f","name":"y","also":`, 20000) + `[]` + strings.Repeat(`}]`, 20000) + `}]}`, "plan: "},
+		{`{"schema":"netcheck.plan/v1","disrupts":true,"steps":[{"kind":"x","name":"a","one_way":true},{"kind":"x","name":"b"}]}`, "plan: has a step that cannot be taken back before one that may be refused"},
 		{strings.Repeat(" ", maxPlanBytes+1), "plan: has 16777217 bytes, at most 16777216 are read"},
 	} {
 		_, err := ParsePlan([]byte(test.text))

@@ -2,6 +2,7 @@ package checks
 
 import (
 	"slices"
+	"strings"
 
 	"github.com/docker-netcheck/docker-netcheck/internal/netstate"
 	"github.com/docker-netcheck/docker-netcheck/internal/packet"
@@ -15,7 +16,8 @@ var Bridge = &Check{
 up, and to have that address: without it the host has no route to the containers and they have no way
 out. NetworkManager and systemd-networkd are known to take addresses off bridges that they think theirs;
 the engine puts them back only when it starts. Its ports have to forward: not be disabled, nor isolated
-from each other, and send back by the port that a packet came in by where there is no docker-proxy.`,
+from each other, and send back by the port that a packet came in by where there is no docker-proxy. Its table
+has to lead to the container's port, and its VLANs, if somebody gave it any, have to let it through.`,
 	Needs:    netstate.Engine | netstate.Links | netstate.Routes,
 	Requires: []*Check{Running},
 	Run: func(h *Host, t netstate.Target) []Finding {
@@ -23,7 +25,7 @@ from each other, and send back by the port that a packet came in by where there 
 			return gone
 		}
 		findings := gatewayLost(h, t)
-		for _, stop := range h.stops(t, packet.LinkDown, packet.NoCarrier, packet.NoLink, packet.BridgePort) {
+		for _, stop := range h.stops(t, packet.LinkDown, packet.NoCarrier, packet.NoLink, packet.BridgePort, packet.Switching) {
 			if stop.Hop.Place() != packet.Bridge {
 				continue
 			}
@@ -33,6 +35,8 @@ from each other, and send back by the port that a packet came in by where there 
 			switch port := h.Host.Link(name); {
 			case stop.Kind == packet.LinkDown:
 				finding.Fix = linkUp(h, name)
+			case stop.Kind == packet.Switching:
+				finding.switching(h, t, stop.Object)
 			case stop.Kind != packet.BridgePort || port == nil || port.Port == nil:
 			case port.Port.Isolated:
 				finding.Fix = portFix(port, "isolated", "on", "off", true)
@@ -67,4 +71,23 @@ func bridgeGone(h *Host, t netstate.Target) []Finding {
 		finding.explains = append(finding.explains, stop.Object)
 	}
 	return []Finding{finding}
+}
+
+// switching says what to do where the bridge sends a frame elsewhere or nowhere, which the engine's never do of themselves.
+func (f *Finding) switching(h *Host, t netstate.Target, object string) {
+	bridge, port := bridgeOf(h, t), h.Host.Link(linkOf(object))
+	f.Hits = hits(h, t, bridge)
+	if entry := strings.Fields(object); len(entry) == 4 && entry[0] == "fdb" {
+		f.Advice = "take the entry out of the bridge's table: " + commandLine([]string{"bridge", "fdb", "del", entry[1], "dev", entry[3], "master"})
+		return
+	}
+	switch b := h.Host.Link(bridge); {
+	case b != nil && b.Bridge != nil && b.Bridge.VLANFiltering:
+		f.Advice = "the engine's bridges have no VLANs: " + commandLine([]string{"ip", "link", "set", bridge, "type", "bridge", "vlan_filtering", "0"})
+	case port == nil || port.Port == nil:
+	case port.Port.Locked:
+		f.Fix = portFix(port, "locked", "on", "off", true)
+	case !port.Port.Flood:
+		f.Fix = portFix(port, "flood", "off", "on", true)
+	}
 }

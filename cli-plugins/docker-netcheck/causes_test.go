@@ -89,7 +89,7 @@ var rootCauses = []rootCause{
 	{"macvlan-host-isolation", "macvlan-publishes-nothing", ""},
 	{"gateway-mode-routed", "gateway-mode-routed", "by design: judged a failure only for a client that was named"},
 	{"icc-false", "icc-false", ""},
-	{"bridge-family-filter", "nft-bridge-drop bridge-port-isolated bridge-port-disabled", ""},
+	{"bridge-family-filter", "nft-bridge-drop bridge-port-isolated bridge-port-disabled bridge-table-elsewhere bridge-flood-off", ""},
 	{"veth-detached", "veth-detached veth-deleted veth-deleted-shared", ""},
 	{"link-down", "veth-down bridge-down ctr-eth0-down", ""},
 	{"bridge-missing", "bridge-deleted", ""},

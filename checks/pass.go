@@ -2,6 +2,7 @@ package checks
 
 import (
 	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
 
@@ -28,10 +29,14 @@ func letPass(h *Host, t netstate.Target, stop packet.Stop) string {
 		enter = fmt.Sprintf("nsenter -t %d -n ", s.Containers[i].PID)
 	}
 	f, ok := flowOf(h, t, stop.Hop)
-	if !ok || inside || part[1] == "bridge" || t.Direction == netstate.Out && t.Port.Number != 0 {
-		if f, ok = plainFlow(h, t, stop.Hop); !ok {
-			return ""
-		}
+	switch known := inside || part[1] == "bridge"; {
+	case t.Direction == netstate.In && !known && (!ok || t.From != netstate.FromOutside):
+		f, ok = publishedFlow(h, t, stop)
+	case !ok || known || t.Direction == netstate.Out && t.Port.Number != 0:
+		f, ok = plainFlow(h, t, stop.Hop)
+	}
+	if !ok {
+		return ""
 	}
 	insert := func(rule string) string {
 		return enter + strings.Join([]string{"nft insert rule", part[1], arg(part[2]), arg(part[3]), arg(rule)}, " ")
@@ -49,6 +54,46 @@ func letPass(h *Host, t netstate.Target, stop packet.Stop) string {
 		return insert(f.nft())
 	}
 	return enter + commandLine(append([]string{part[1], "-t", part[2], "-I", part[3]}, dockerd.Words(f.iptables())...))
+}
+
+// publishedFlow is a published port's packets at the place of the stop: between the client and DNAT or docker-proxy
+// by that port, and beyond by the container's address. ok says that it can be told, and by the published port that
+// they are the loopback's: a rule for other addresses would let everybody pass.
+func publishedFlow(h *Host, t netstate.Target, stop packet.Stop) (f flow, ok bool) {
+	trace, c, reply := h.Walk(t), h.Container(t.ID), stop.Hop.IsReply()
+	steps, turn := trace.Request, func(s packet.Step) bool { // where it becomes the container's
+		return s.Hop == packet.Socket || strings.HasPrefix(s.Did, "dnat to ")
+	}
+	if reply {
+		steps, turn = trace.Reply, func(s packet.Step) bool { // where docker-proxy answers
+			return trace.Via == "docker-proxy" && strings.HasPrefix(s.Object, "route local ")
+		}
+	}
+	at := slices.IndexFunc(steps, func(s packet.Step) bool { return s.Hop == stop.Hop && s.Object == stop.Object })
+	if c == nil || at < 0 {
+		return f, false // of a later packet
+	}
+	addr, port := t.Host.Addr(), t.Host.Port()
+	if addr.IsUnspecified() && t.From == netstate.FromLocalhost {
+		addr = netip.AddrFrom4([4]byte{127, 0, 0, 1})
+		if t.Family == netstate.IPv6 {
+			addr = netip.IPv6Loopback()
+		}
+	}
+	if slices.ContainsFunc(steps[:at], turn) != reply {
+		endpoint := h.Program().Gateway(c, t.Family)
+		if endpoint == nil {
+			return f, false
+		}
+		addr, port = endpoint.Addr(t.Family), t.Port.Number
+	} else if !addr.IsLoopback() {
+		return f, false
+	}
+	f = flow{proto: t.Port.Proto, to: addr, toPort: port}
+	if reply {
+		f = flow{proto: t.Port.Proto, from: addr, fromPort: port, reply: true}
+	}
+	return f, addr.IsValid() && port != 0
 }
 
 // plainFlow is a target's packets by their port, and from container to container by their addresses.

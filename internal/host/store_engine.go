@@ -10,6 +10,7 @@ import (
 
 	"github.com/containerd/errdefs"
 	"github.com/docker/docker/api/types/container"
+	"github.com/docker/docker/client"
 
 	"github.com/docker-netcheck/docker-netcheck/remediate"
 )
@@ -61,7 +62,8 @@ func (s containerStore) Swap(ctx context.Context, steps []remediate.Step) ([]boo
 		}
 		if err := s.put(context.WithoutCancel(ctx), step); err != nil {
 			after, unknown := s.now(context.WithoutCancel(ctx), step)
-			changed[i] = unknown != nil || !remediate.Equal(after, now) // stopped, and not started again
+			changed[i] = unknown != nil || !remediate.Equal(after, now) || // stopped, and not started again
+				step.OneWay && client.IsErrConnectionFailed(err) // the engine may still be at it
 			return changed, fmt.Errorf("%s: %w", step.Object(), err)
 		}
 		changed[i] = true

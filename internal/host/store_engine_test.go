@@ -6,12 +6,15 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
+	"net/http/httptest"
 	"path/filepath"
 	"strings"
 	"testing"
 
 	"github.com/containerd/errdefs"
 	"github.com/docker/docker/api/types/container"
+	"github.com/docker/docker/client"
 
 	"github.com/docker-netcheck/docker-netcheck/remediate"
 )
@@ -156,5 +159,31 @@ func TestRestartInterrupted(t *testing.T) {
 	}
 	if run == nil || run.State != remediate.RolledBack || len(run.Refused) != 2 {
 		t.Errorf("what stands is not named: %+v", run)
+	}
+}
+
+// brokenOff is an engine whose connection ends while it restarts a container, which it still stops.
+type brokenOff struct {
+	containers
+	docker *client.Client
+}
+
+func (e *brokenOff) ContainerRestart(ctx context.Context, id string, options container.StopOptions) error {
+	return e.docker.ContainerRestart(ctx, id, options)
+}
+
+func TestRestartWithoutAnswer(t *testing.T) {
+	engine := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }))
+	defer engine.Close()
+	docker, err := client.NewClientWithOpts(client.WithHost(strings.Replace(engine.URL, "http", "tcp", 1)), client.WithVersion("1.41"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	id := strings.Repeat("a", 64)
+	e := &brokenOff{containers{state: map[string]string{id: "running"}}, docker}
+	j := &remediate.Journal{Dir: filepath.Join(t.TempDir(), "journal")}
+	run, err := j.Apply(t.Context(), &remediate.Plan{Steps: []remediate.Step{restartOf(id, "start 0")}}, remediate.Stores{"container": ContainerStore(e)}, e.facts())
+	if err == nil || run == nil || len(run.Refused) != 1 {
+		t.Errorf("a restart that may go on is not named: %v", err)
 	}
 }

@@ -1,7 +1,10 @@
 package packet
 
 import (
+	"cmp"
+	"maps"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync"
 
@@ -59,7 +62,8 @@ func (x *Index) prepare() {
 		}
 	}
 	seen := map[string]*netns{}
-	for id, state := range s.Sandboxes {
+	for _, id := range x.donorsFirst() {
+		state := s.Sandboxes[id]
 		if state == nil || state.ID != "" && state.ID == s.Host.ID {
 			continue
 		}
@@ -105,6 +109,18 @@ func (x *Index) prepare() {
 		}
 	}
 	delete(x.bridges, netip.Addr{})
+}
+
+// donorsFirst returns the IDs of the sandboxes in an order that is always the same. A namespace that containers share
+// is named by the one that made it.
+func (x *Index) donorsFirst() []string {
+	member := func(id string) int {
+		c := x.container(id)
+		return btoi(c == nil || strings.HasPrefix(c.NetworkMode, "container:"))
+	}
+	return slices.SortedFunc(maps.Keys(x.snap.Sandboxes), func(a, b string) int {
+		return cmp.Or(member(a)-member(b), strings.Compare(a, b))
+	})
 }
 
 // container returns the container with that full ID, or nil.

@@ -249,6 +249,23 @@ func TestNothingIsCertainOfAnUnreadRuleset(t *testing.T) {
 	}
 }
 
+// A namespace that containers share is the one's that made it, whichever ID comes first.
+func TestASharedNamespaceIsItsDonors(t *testing.T) {
+	for _, digit := range []string{"0", "f"} {
+		s := healthy(t, "28.5.2-noproxy")
+		c := container(t, s, "cA")
+		member := netstate.Container{ID: strings.Repeat(digit, 64), Name: "sidecar", Running: true, NetworkMode: "container:" + c.ID}
+		s.Containers = append([]netstate.Container{member}, s.Containers...)
+		s.Sandboxes[member.ID] = s.Sandboxes[c.ID]
+		s.Sandboxes[c.ID].Routes = nil
+		for range 10 {
+			if stop := New(s).Walk(out(t, s, "cA", netstate.IPv4)).Stop(NoRoute); stop == nil || !strings.HasSuffix(stop.Object, " in container cA") {
+				t.Fatalf("%+v", stop)
+			}
+		}
+	}
+}
+
 // Which VLANs a bridge's port has is not read.
 func TestVLANFilteringIsMay(t *testing.T) {
 	s := healthy(t, "28.5.2-proxy")

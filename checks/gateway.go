@@ -61,8 +61,9 @@ func wrongGateway(h *Host, t netstate.Target) []Finding {
 			Problem:  fmt.Sprintf("the container's default route leads by %s, %s", by, should),
 			Advice:   "docker restart " + arg(c.Name) + "; look for what changes routes in it (VPN, entrypoint)",
 			explains: explains}
-		if r.Family == netstate.IPv4 && r.Type == "unicast" && r.Protocol == "boot" && r.Metric == 0 && r.TOS == 0 && r.MTU == 0 && !r.PrefSrc.IsValid() && right.IsValid() {
-			step := remediate.Set("route", "default", fmt.Sprintf("via %s dev %s", by, r.Hops[0].Dev), fmt.Sprintf("via %s dev %s", right, r.Hops[0].Dev))
+		value, plain := routeValue(r)
+		if link := gatewayLink(h, t); plain && r.Type == "unicast" && r.Protocol == "boot" && !r.PrefSrc.IsValid() && right.IsValid() && link != "" {
+			step := remediate.Set("route", "default", value, fmt.Sprintf("via %s dev %s", right, link))
 			finding.Fix = &remediate.Fix{Title: fmt.Sprintf("lead the default route of %s by %s again", c.Name, right), Opens: true,
 				Steps: []remediate.Step{insideOf(c, ns, step)}}
 		}

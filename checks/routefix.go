@@ -33,7 +33,7 @@ func routeFix(h *Host, t netstate.Target, stop packet.Stop) *remediate.Fix {
 	case strings.HasPrefix(stop.Object, "rule "):
 		fix = beforeRule(h, t, stop.Object, addr, to)
 	case to:
-		if fix = bridgeRoute(h, t.Family, bridge.Name); fix == nil {
+		if fix = bridgeRoute(h, addr, bridge.Name); fix == nil {
 			fix = pastRoute(h, t.Family, stop.Object, addr, bridge.Name)
 		}
 	default:
@@ -47,18 +47,19 @@ func routeFix(h *Host, t netstate.Target, stop packet.Stop) *remediate.Fix {
 	return fix
 }
 
-// bridgeRoute gives the host back the route that the kernel made with the bridge's address; nil if it has it.
-func bridgeRoute(h *Host, family netstate.Family, bridge string) *remediate.Fix {
+// bridgeRoute gives the host back the route that the kernel made with the bridge's address in the container's subnet;
+// nil if it has it.
+func bridgeRoute(h *Host, container netip.Addr, bridge string) *remediate.Fix {
 	for _, a := range h.Host.Addrs {
 		subnet := a.Prefix.Masked()
-		if a.Link != bridge || netstate.FamilyOf(subnet.Addr()) != family || a.Prefix.IsSingleIP() || subnet.Addr().IsLinkLocalUnicast() ||
+		if a.Link != bridge || !subnet.Contains(container) || a.Prefix.IsSingleIP() ||
 			slices.ContainsFunc(h.Host.Routes, func(r netstate.Route) bool {
-				return r.Dst == subnet && len(r.Hops) == 1 && r.Hops[0].Dev == bridge
+				return r.Dst == subnet && r.Table == tableMain && len(r.Hops) == 1 && r.Hops[0].Dev == bridge
 			}) {
 			continue
 		}
 		name, value := subnet.String(), fmt.Sprintf("dev %s proto kernel src %s", bridge, a.Prefix.Addr())
-		if family == netstate.IPv6 { // as addrconf makes it
+		if container.Is6() { // as addrconf makes it
 			name, value = name+" metric 256", fmt.Sprintf("dev %s proto kernel", bridge)
 		}
 		return &remediate.Fix{Title: fmt.Sprintf("give the host its route to %s back", bridge), Steps: []remediate.Step{remediate.Add("route", name, value)}}

@@ -47,6 +47,31 @@ func TestPastRoute(t *testing.T) {
 	}
 }
 
+// TestBridgeRoute gives the route to the container's subnet back where the main table has lost it, and no other of the bridge's.
+func TestBridgeRoute(t *testing.T) {
+	route := func(dst string, table uint32) netstate.Route {
+		return netstate.Route{Family: netstate.IPv4, Table: table, Type: "unicast", Dst: netip.MustParsePrefix(dst), Hops: []netstate.RouteHop{{Dev: "docker0"}}}
+	}
+	for _, c := range []struct {
+		name, want string
+		routes     []netstate.Route
+	}{
+		{"it is there, that of another address is not", "", []netstate.Route{route("172.17.0.0/16", 254)}},
+		{"it is in a VPN's table alone", "172.17.0.0/16", []netstate.Route{route("10.9.9.0/24", 254), route("172.17.0.0/16", 52)}},
+		{"neither is there", "172.17.0.0/16", nil},
+	} {
+		h := NewHost(&netstate.Snapshot{Host: netstate.Namespace{Routes: c.routes, Addrs: []netstate.Addr{
+			{Link: "docker0", Prefix: netip.MustParsePrefix("10.9.9.1/24")}, {Link: "docker0", Prefix: netip.MustParsePrefix("172.17.0.1/16")}}}})
+		got := ""
+		if fix := bridgeRoute(h, netip.MustParseAddr("172.17.0.2"), "docker0"); fix != nil {
+			got = fix.Steps[0].Name
+		}
+		if got != c.want {
+			t.Errorf("%s: %q, want %q", c.name, got, c.want)
+		}
+	}
+}
+
 // TestBeforeRule goes before the rule, for the container's packets of that direction alone.
 func TestBeforeRule(t *testing.T) {
 	for _, c := range []struct {

@@ -2,6 +2,7 @@ package checks
 
 import (
 	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
 
@@ -79,13 +80,12 @@ func (h *Host) staysDown(c *netstate.Container) string {
 		return "see that nobody else holds its host ports (ss -ltnup)"
 	}
 	for _, b := range c.Published {
+		if b.HostPort == 0 {
+			continue
+		}
 		for i := range s.Host.Sockets {
 			socket := &s.Host.Sockets[i]
-			if socket.Proto != b.Port.Proto || b.HostPort == 0 || socket.Local.Port() != b.HostPort || socket.State != "listen" && socket.State != "unconnected" {
-				continue
-			}
-			own, theirs := b.Host, socket.Local.Addr()
-			if own.IsValid() && !own.IsUnspecified() && !theirs.IsUnspecified() && own != theirs || h.releases(c, socket.PID) {
+			if !waits(socket) || !keeps(socket, b.Port.Proto, netip.AddrPortFrom(b.Host, b.HostPort)) || h.releases(c, socket.PID) {
 				continue
 			}
 			return fmt.Sprintf("the host port %d/%s is held by %s, process %d: stop that", b.HostPort, b.Port.Proto, orProgram(socket.Program), socket.PID)

@@ -61,7 +61,7 @@ func loadedRule(s *netstate.Snapshot, object string) *loadedLine {
 		for _, file := range l.files {
 			line := loadedLine{service: l.service, file: file}
 			if l.nft {
-				line.line, line.table = lineOfNft(s.Files[file], part)
+				line.line, line.table = lineOfNft(netstate.UncommentNft(s.Files[file]), part)
 			} else if slices.Contains(l.ipv6, file) == strings.HasPrefix(object, "ip6") {
 				line.line = lineOfRule(s.Files[file], part)
 			}
@@ -137,8 +137,11 @@ func flushed(s *netstate.Snapshot, object string) *loadedLine {
 			continue
 		}
 		for _, file := range l.files {
-			number := 0
-			for line := range strings.SplitSeq(s.Files[file], "\n") {
+			text, number := s.Files[file], 0
+			if l.nft {
+				text = netstate.UncommentNft(text)
+			}
+			for line := range strings.SplitSeq(text, "\n") {
 				number++
 				words := strings.Fields(strings.TrimSuffix(strings.TrimSpace(line), ";"))
 				switch {

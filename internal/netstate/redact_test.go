@@ -74,6 +74,30 @@ func TestRedactTexts(t *testing.T) {
 	}
 }
 
+// TestRedactFiles leaves of files what is judged, in the same lines.
+func TestRedactFiles(t *testing.T) {
+	for name, text := range map[string][2]string{
+		"/etc/nftables.conf": {
+			"#!/usr/sbin/nft -f\nflush ruleset # because\ntable inet fw { # \"acme\n  chain c { ip saddr 5.9.12.34 drop comment \"no # 1\" # bob\n} }",
+			"\nflush ruleset \ntable inet fw { \n  chain c { ip saddr 198.18.0.1 drop comment \"no # 1\" \n} }"},
+		"/etc/systemd/network/10-up.network": {
+			"# acme\n[Match]\nName=eth0\nHost = web3\n\n[Network]\n Domains=corp.acme.example\nAddress=5.9.12.34/26\nIPv4Forwarding = no\n" +
+				"[DHCPv4]\nHostname=web3\nIPv6Forwarding=no\n[X-Acme]\nkey",
+			"\n[Match]\nName=eth0\nHost=\n\n[Network]\n\n\nIPv4Forwarding = no\n[]\n\n\n[]\n"},
+		"/etc/systemd/networkd.conf.d/a.conf": {"[Network]\nIPv6Forwarding=no\n[DHCPv4]\nDUIDRawData=00:52", "[Network]\nIPv6Forwarding=no\n[]\n"},
+		"/etc/iptables/rules.v4":              {"# of acme\n*filter\n-A INPUT -m comment --comment \"x # y\" -j DROP", "#\n*filter\n-A INPUT -m comment --comment \"x # y\" -j DROP"},
+		"/etc/resolv.conf":                    {"search acme.example corp\n; by acme", "search example.com example.com\n;"},
+	} {
+		redacted := (&netstate.Snapshot{Files: map[string]string{name: text[0]}}).Redact()
+		if got := redacted.Files[name]; got != text[1] {
+			t.Errorf("%s became\n%q, want\n%q", name, got, text[1])
+		}
+		if again := redacted.Redact().Files[name]; again != text[1] {
+			t.Errorf("%s is changed once more: %q", name, again)
+		}
+	}
+}
+
 // wide says whether a prefix may be too wide to be replaced.
 func wide(p netip.Prefix) bool { return p.Bits() < 12 || p.Addr().Is6() && p.Bits() < 24 }
 

@@ -10,7 +10,6 @@ import (
 	"os"
 	"path"
 	"path/filepath"
-	"slices"
 	"strings"
 
 	"github.com/docker-netcheck/docker-netcheck/internal/lazyregexp"
@@ -108,11 +107,13 @@ func (c *collection) readFiles() {
 		for _, name := range loadedFiles {
 			keep(name)
 		}
-		for _, directory := range append(networkdDirectories, "/etc/systemd/networkd.conf.d") {
-			names, _ := filepath.Glob(c.m.path(directory, "*.network"))
-			dropins, _ := filepath.Glob(c.m.path(directory, "*.network.d/*.conf"))
-			global, _ := filepath.Glob(c.m.path(directory, "*.conf"))
-			for _, name := range slices.Concat(names, dropins, global) {
+		patterns := []string{"/etc/systemd/networkd.conf.d/*.conf"}
+		for _, directory := range networkdDirectories {
+			patterns = append(patterns, directory+"/*.network", directory+"/*.network.d/*.conf")
+		}
+		for _, pattern := range patterns {
+			names, _ := filepath.Glob(c.m.path(pattern))
+			for _, name := range names {
 				keep(path.Join("/", strings.TrimPrefix(name, c.m.path("/"))))
 			}
 		}

@@ -251,17 +251,32 @@ func TestNothingIsCertainOfAnUnreadRuleset(t *testing.T) {
 
 // A namespace that containers share is the one's that made it, whichever ID comes first.
 func TestASharedNamespaceIsItsDonors(t *testing.T) {
-	for _, digit := range []string{"0", "f"} {
-		s := healthy(t, "28.5.2-noproxy")
+	for i := range 20 { // chance would decide for each snapshot
+		s, digit := healthy(t, "28.5.2-noproxy"), []string{"0", "f"}[i%2]
 		c := container(t, s, "cA")
 		member := netstate.Container{ID: strings.Repeat(digit, 64), Name: "sidecar", Running: true, NetworkMode: "container:" + c.ID}
 		s.Containers = append([]netstate.Container{member}, s.Containers...)
 		s.Sandboxes[member.ID] = s.Sandboxes[c.ID]
 		s.Sandboxes[c.ID].Routes = nil
-		for range 10 {
-			if stop := New(s).Walk(out(t, s, "cA", netstate.IPv4)).Stop(NoRoute); stop == nil || !strings.HasSuffix(stop.Object, " in container cA") {
-				t.Fatalf("%+v", stop)
-			}
+		if stop := New(s).Walk(out(t, s, "cA", netstate.IPv4)).Stop(NoRoute); stop == nil || !strings.HasSuffix(stop.Object, " in container cA") {
+			t.Fatalf("%+v", stop)
+		}
+	}
+}
+
+// Without a route a packet is followed by the container's first interface.
+func TestWithoutARouteTheFirstInterfaceIsFollowed(t *testing.T) {
+	for range 20 {
+		s := healthy(t, "28.5.2-noproxy")
+		ns, other := s.Sandboxes[container(t, s, "cA").ID], s.Sandboxes[container(t, s, "c6").ID]
+		second := *other.Link("eth0")
+		second.Name = "eth1"
+		second.Index++
+		ns.Links = append(ns.Links, second)
+		ns.Routes = slices.DeleteFunc(ns.Routes, func(r netstate.Route) bool { return r.Table == tableMain && r.Family == netstate.IPv4 })
+		trace := New(s).Walk(out(t, s, "cA", netstate.IPv4))
+		if len(trace.Stops) == 0 || !slices.ContainsFunc(trace.Request, func(s Step) bool { return strings.Contains(s.Object, "-i brA ") }) {
+			t.Fatal(describe(trace))
 		}
 	}
 }

@@ -288,8 +288,8 @@ func (w *walker) neighbour(n *netns, out *link, next netip.Addr, mac string) {
 func (w *walker) lost(n *netns, p *skb) end {
 	if n.container != "" {
 		// Out of a container every way leads over its first interface.
-		for _, l := range n.links {
-			if !l.Loopback {
+		for i := range n.state.Links {
+			if l := n.links[n.state.Links[i].Name]; !l.Loopback {
 				if p.out = l; p.src.IsUnspecified() { // with a route it would have this one
 					if src := n.source(l, netip.Addr{}, p.dst, false); src.IsValid() {
 						p.src = src

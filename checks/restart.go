@@ -38,6 +38,23 @@ func (f *Finding) byRestart(h *Host, t netstate.Target) {
 	if len(members) > 0 {
 		f.Fix.Title += "; so do those of " + strings.Join(members, ", ") + " with its network"
 	}
+	if ports := portsByChance(c); len(ports) > 0 {
+		f.Fix.Title += "; the engine picks anew the host port of " + strings.Join(ports, ", ") + ", as none was named"
+	}
+}
+
+// portsByChance returns the container's ports whose port of the host the engine picked: it picks anew at each start.
+func portsByChance(c *netstate.Container) []string {
+	var ports []string
+	for _, b := range c.Published {
+		named := b.HostPort == 0 || slices.ContainsFunc(c.Configured, func(asked netstate.Binding) bool {
+			return asked.Port == b.Port && asked.HostPort == b.HostPort
+		})
+		if port := b.Port.String(); !named && !slices.Contains(ports, port) {
+			ports = append(ports, port)
+		}
+	}
+	return ports
 }
 
 // advise puts something to do before what is said already.

@@ -36,3 +36,29 @@ func TestStaysDown(t *testing.T) {
 		}
 	}
 }
+
+// TestRestartGivesAnotherPort says of a port of the host that nobody named that a restart changes it.
+func TestRestartGivesAnotherPort(t *testing.T) {
+	for _, c := range []struct {
+		name       string
+		configured []netstate.Binding
+		hostPort   uint16
+		said       bool
+	}{
+		{"-p 8080:80", []netstate.Binding{{Port: http, HostPort: 8080}}, 8080, false},
+		{"-p 80", []netstate.Binding{{Port: http}}, 32768, true},
+		{"-P", nil, 32768, true},
+		{"-p 80, 8080:80", []netstate.Binding{{Port: http}, {Port: http, HostPort: 8080}}, 32768, true},
+		{"routed", []netstate.Binding{{Port: http}}, 0, false},
+	} {
+		s := &netstate.Snapshot{Parts: netstate.Sockets, Containers: []netstate.Container{{ID: "w", Name: "web", Running: true, StartedAt: "2026",
+			Configured: c.configured, Published: []netstate.Binding{
+				{Port: http, Host: netip.IPv4Unspecified(), HostPort: c.hostPort}, {Port: http, Host: netip.IPv6Unspecified(), HostPort: c.hostPort},
+			}}}}
+		var f Finding
+		f.byRestart(NewHost(s), host8080("0.0.0.0"))
+		if f.Fix == nil || strings.HasSuffix(f.Fix.Title, "; the engine picks anew the host port of 80/tcp, as none was named") != c.said {
+			t.Errorf("%s: %s, said %t", c.name, f.Fix.Title, c.said)
+		}
+	}
+}

@@ -38,7 +38,7 @@ slows everything down.`,
 		if uplink == nil || uplink.MTU == 0 || uplink.MTU >= inside.MTU {
 			return findings
 		}
-		if stop := silencer(h, t); stop != nil {
+		if stop := silencer(h, t, uplink.MTU); stop != nil {
 			findings = append(findings, Finding{Object: stop.Object, At: packet.Uplink, Warning: true, Unknown: !stop.Verdict.Stops(),
 				Problem:  fmt.Sprintf("%s takes %d bytes, the container sends up to %d, and the ICMP that would tell it is lost: large answers hang", uplink.Name, uplink.MTU, inside.MTU),
 				Evidence: append([]string{fmt.Sprintf("link %s mtu %d", uplink.Name, uplink.MTU), fmt.Sprintf("link %s mtu %d in container %s", inside.Name, inside.MTU, t.Container)}, stop.Evidence...),
@@ -50,8 +50,8 @@ slows everything down.`,
 
 // silencer returns what keeps the host from saying to the container that a packet is too large for the way out, unless
 // a rule tells TCP beforehand, or what could not be read and may do so; else nil.
-func silencer(h *Host, t netstate.Target) *packet.Stop {
-	if h.Walk(t).ClampsReplies() {
+func silencer(h *Host, t netstate.Target, mtu int) *packet.Stop {
+	if h.Walk(t).ClampsReplies(mtu) {
 		return nil
 	}
 	for _, stop := range h.whole.index().TooLarge(t).Stops {

@@ -35,7 +35,9 @@ func TestSilencer(t *testing.T) {
 		{"behind a chain that accepts it", "OUTPUT", []string{"-j user", drop}, []string{"-m state --state RELATED,ESTABLISHED -j ACCEPT"}, false, ""},
 		{"behind a chain that does not", "OUTPUT", []string{"-j user", drop}, []string{"-p udp -j ACCEPT"}, false, drop},
 		{"in the container", "INPUT", []string{"-p icmp -j DROP"}, nil, true, "-p icmp -j DROP"},
-		{"TCP is told beforehand", "OUTPUT", []string{drop}, []string{"clamp"}, false, ""},
+		{"TCP is told beforehand", "OUTPUT", []string{drop}, []string{"clamp", "--clamp-mss-to-pmtu"}, false, ""},
+		{"TCP is told a number", "OUTPUT", []string{drop}, []string{"clamp", "--set-mss 1260"}, false, ""},
+		{"TCP is told one that is too large", "OUTPUT", []string{drop}, []string{"clamp", "--set-mss 1261"}, false, drop},
 	} {
 		s := recorded(t, "28.5.2-noproxy")
 		s.Asked = slices.DeleteFunc(s.Asked, func(id string) bool { return s.Container(id).Name != "cA" })
@@ -66,7 +68,7 @@ func TestSilencer(t *testing.T) {
 			to.Chains = append(to.Chains, made)
 		}
 		if slices.Contains(c.user, "clamp") {
-			put("mangle", "FORWARD", []string{"-p tcp -m tcp --tcp-flags SYN,RST SYN -j TCPMSS --clamp-mss-to-pmtu"})
+			put("mangle", "FORWARD", []string{"-p tcp -m tcp --tcp-flags SYN,RST SYN -j TCPMSS " + c.user[1]})
 		} else {
 			put("filter", "user", c.user)
 		}

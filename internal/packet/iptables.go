@@ -2,6 +2,7 @@ package packet
 
 import (
 	"fmt"
+	"strconv"
 	"strings"
 
 	"github.com/docker-netcheck/docker-netcheck/internal/netstate"
@@ -368,7 +369,11 @@ func (p *parser) target(name string, goes bool, chains map[string]*chain) {
 			says(verdict{})
 		}
 	case "TCPMSS":
-		says(verdict{did: clamps})
+		did := clamps
+		if segment, err := strconv.ParseUint(options["--set-mss"], 10, 16); err == nil {
+			did = clampsTo(segment)
+		}
+		says(verdict{did: did})
 	case "SET":
 		p.rule.idle = true // it changes a set after the snapshot was taken
 		says(verdict{})

@@ -25,6 +25,7 @@ func (m *machine) rt(e *netstate.NftRt) outcome {
 	case "ipsec":
 		return m.number(e.Dreg, 0, 1)
 	case "tcpmss":
+		m.mss = e.Dreg
 		return m.unknown(e.Dreg, 2)
 	}
 	return m.unknown(e.Dreg, 4)

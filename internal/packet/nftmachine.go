@@ -31,6 +31,7 @@ type machine struct {
 	data  [registers]byte
 	dark  [registers]byte     // bits that are not known
 	some  [registers / 4]bool // a port that is only known to be from anyPortLow up starts here
+	mss   netstate.NftReg     // the register that got the segment size of the way; NoReg: none
 }
 
 // registers is the size of the kernel's register file in bytes. Source: struct nft_regs.
@@ -116,6 +117,18 @@ func (m *machine) known(reg netstate.NftReg, data []byte) outcome {
 		return either
 	}
 	return next
+}
+
+// clamp says what a write of the register into the option maxseg does, which the kernel never makes larger.
+// Source: nft_exthdr_tcp_set_eval.
+func (m *machine) clamp(reg netstate.NftReg) string {
+	if reg == m.mss && reg != netstate.NoReg {
+		return clamps
+	}
+	if data, dark, ok := m.span(reg, 2); ok && dark[0]|dark[1] == 0 {
+		return clampsTo(uint64(binary.BigEndian.Uint16(data)))
+	}
+	return "may clamp the segment size"
 }
 
 // unknown fills n bytes of a register with what cannot be told.
@@ -279,7 +292,7 @@ func (m *machine) step(e netstate.NftExpr) (outcome, verdict) {
 		return either, verdict{}
 	case *netstate.NftExthdr:
 		if clamping(e) {
-			return next, verdict{did: clamps}
+			return next, verdict{did: m.clamp(e.Sreg)}
 		}
 		return m.exthdr(e), verdict{}
 	case *netstate.NftNumgen:
@@ -323,8 +336,12 @@ func (m *machine) step(e netstate.NftExpr) (outcome, verdict) {
 		if idleTargets[e.Target] {
 			return next, verdict{}
 		}
-		if e.Target == "TCPMSS" {
-			return next, verdict{did: clamps}
+		if e.Target == "TCPMSS" && len(e.Info) >= 2 {
+			segment := m.table.order.Uint16(e.Info)
+			if segment == 0xffff { // XT_TCPMSS_CLAMP_PMTU
+				return next, verdict{did: clamps}
+			}
+			return next, verdict{did: clampsTo(uint64(segment))}
 		}
 		return m.perhaps(verdict{code: dropIt, why: "xt target " + e.Target})
 	}

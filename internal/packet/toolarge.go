@@ -1,7 +1,10 @@
 package packet
 
 import (
+	"fmt"
 	"slices"
+	"strconv"
+	"strings"
 
 	"github.com/docker-netcheck/docker-netcheck/internal/netstate"
 )
@@ -9,14 +12,24 @@ import (
 // clamps is what a rule does that makes TCP's packets as small as the way takes.
 const clamps = "clamps the segment size"
 
-// ClampsReplies says whether a rule clamps the size of what the target's container sends over TCP: that is said to it
-// by the other end's first packet.
-func (t *Trace) ClampsReplies() bool {
-	steps := t.Request
+// clampsTo is what a rule does that makes them no larger than a number of its own.
+func clampsTo(segment uint64) string { return fmt.Sprintf("%s to %d", clamps, segment) }
+
+// ClampsReplies says whether a rule keeps what the target's container sends over TCP within the mtu: that is said to
+// it by the other end's first packet, as the size without the headers.
+func (t *Trace) ClampsReplies(mtu int) bool {
+	steps, headers := t.Request, 40
 	if t.Target.Direction != netstate.In {
 		steps = t.Reply
 	}
-	return slices.ContainsFunc(steps, func(s Step) bool { return s.Did == clamps })
+	if t.Target.Family == netstate.IPv6 {
+		headers = 60
+	}
+	return slices.ContainsFunc(steps, func(s Step) bool {
+		number, fixed := strings.CutPrefix(s.Did, clamps+" to ")
+		segment, err := strconv.Atoi(number)
+		return s.Did == clamps || fixed && err == nil && segment <= mtu-headers
+	})
 }
 
 // TooLarge walks the ICMP error by which the host tells the target's container that a packet of the target's

@@ -270,8 +270,9 @@ func TestWithoutARouteTheFirstInterfaceIsFollowed(t *testing.T) {
 		s := healthy(t, "28.5.2-noproxy")
 		ns, other := s.Sandboxes[container(t, s, "cA").ID], s.Sandboxes[container(t, s, "c6").ID]
 		second := *other.Link("eth0")
-		second.Name = "eth1"
-		second.Index++
+		second.Name, second.Index = "eth1", 99
+		port := s.Host.LinkAt(second.Peer)
+		port.Peer, port.PeerNS = second.Index, ns.NSID
 		ns.Links = append(ns.Links, second)
 		ns.Routes = slices.DeleteFunc(ns.Routes, func(r netstate.Route) bool { return r.Table == tableMain && r.Family == netstate.IPv4 })
 		trace := New(s).Walk(out(t, s, "cA", netstate.IPv4))

@@ -184,11 +184,27 @@ func (w *writer) swap(ctx context.Context, stores Stores, at []int) error {
 		changed = make([]bool, len(at))
 	}
 	rec := record{Op: "did", At: at, Changed: changed}
+	if n := uncertain(changed, err); n >= 0 {
+		rec.At, rec.Changed = slices.Delete(slices.Clone(at), n, n+1), slices.Delete(slices.Clone(changed), n, n+1)
+	}
 	if e := w.write(rec); e != nil {
 		w.run.take(rec) // it is true all the same, and the roll-back needs it
 		err = errors.Join(err, fmt.Errorf("journal: %w", e))
 	}
 	return err
+}
+
+// uncertain returns which of the steps may have been made or not, -1 if that is known of all.
+func uncertain(changed []bool, err error) int {
+	if !errors.Is(err, ErrUncertain) {
+		return -1
+	}
+	for n, did := range slices.Backward(changed) {
+		if did {
+			return n
+		}
+	}
+	return -1
 }
 
 // rollBack takes back what the run did, because of cause, and returns cause and what went wrong besides.
@@ -270,7 +286,7 @@ func (w *writer) swapBack(ctx context.Context, stores Stores, at []int) error {
 	if err != nil {
 		rec.At = nil
 		for n, did := range changed {
-			if did {
+			if did && n != uncertain(changed, err) {
 				rec.At = append(rec.At, at[n])
 			}
 		}

@@ -147,7 +147,8 @@ type Store interface {
 	// Swap carries out steps that follow each other, in order, as one transaction where the kind has
 	// any. A thing that holds New is left alone, one that holds neither Old nor New is ErrChanged.
 	// It reports which steps changed something; with an error, those that changed something and still
-	// stand, which is none if the transaction was refused whole.
+	// stand, which is none if the transaction was refused whole. With [ErrUncertain] the last of these may
+	// stand or not, or half of it: it is taken back like one that was cut off, with Settle.
 	Swap(context.Context, []Step) (changed []bool, err error)
 }
 
@@ -166,6 +167,16 @@ var ErrChanged = errors.New("changed since it was read")
 func Changed(step Step, now *string) error {
 	return fmt.Errorf("%s: %w: expected %s, found %s", step.Object(), ErrChanged, brief(step.Old), brief(now))
 }
+
+// ErrUncertain means that a step was begun, and that it is not known what became of it.
+var ErrUncertain = errors.New("may have been made all the same")
+
+// Uncertain returns err, in its own words, as one that is [ErrUncertain] too.
+func Uncertain(err error) error { return uncertainError{err} }
+
+type uncertainError struct{ error }
+
+func (e uncertainError) Unwrap() []error { return []error{e.error, ErrUncertain} }
 
 // brief shows a value in a sentence.
 func brief(value *string) string {

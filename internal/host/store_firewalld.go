@@ -37,12 +37,17 @@ const (
 // there is none, else "+" and the content. A nil value is what firewalld makes of it.
 const permanentFile = "firewalld-file"
 
-// systemBus connects to the system bus.
+// systemBus connects to the system bus. ctx ends the connecting, and not the connection: a call that is given up
+// may still be carried out.
 func (m machine) systemBus(ctx context.Context) (*dbus.Conn, error) {
+	life, end := context.WithCancel(context.WithoutCancel(ctx))
+	ctx, cancel := context.WithTimeout(ctx, firewalldPatience)
+	defer cancel()
+	defer context.AfterFunc(ctx, end)()
 	if m.root == "" {
-		return dbus.ConnectSystemBus(dbus.WithContext(ctx))
+		return dbus.ConnectSystemBus(dbus.WithContext(life))
 	}
-	return dbus.Connect("unix:path="+m.path("run/dbus/system_bus_socket"), dbus.WithContext(ctx))
+	return dbus.Connect("unix:path="+m.path("run/dbus/system_bus_socket"), dbus.WithContext(life))
 }
 
 // call calls a method of firewalld that answers with at most one string.
@@ -129,10 +134,6 @@ func (s zoneStore) putPermanent(ctx context.Context, bus *dbus.Conn, link string
 		return nil
 	}
 	_, err := call(ctx, zones[1], "config.zone.add"+s.of, link)
-	if err != nil && from != nil {
-		_, back := call(ctx, zones[0], "config.zone.add"+s.of, link)
-		err = errors.Join(err, back)
-	}
 	return err
 }
 
@@ -236,6 +237,8 @@ func (s zoneStore) Swap(ctx context.Context, steps []remediate.Step) ([]bool, er
 			return changed, err
 		}
 		now, err := s.get(ctx, bus, step.Name)
+		// A move that was cut off may have taken the link out of its zone and not put it into the other.
+		halfway := step.Settle && now == nil
 		switch {
 		case err != nil:
 		case remediate.Equal(now, step.New):
@@ -243,12 +246,14 @@ func (s zoneStore) Swap(ctx context.Context, steps []remediate.Step) ([]bool, er
 				continue
 			}
 			err = s.m.putPermanentFiles(step.Also)
-		case !remediate.Equal(now, step.Old):
+		case !remediate.Equal(now, step.Old) && !halfway:
 			return changed, remediate.Changed(step, now)
 		default:
-			// What has begun is not left half-way: a call that is given up may still be carried out.
-			if err = s.put(context.WithoutCancel(ctx), bus, step.Name, now, step.New); err == nil {
-				changed[i] = true
+			changed[i] = true
+			// What has begun is not left half-way.
+			if err = s.put(context.WithoutCancel(ctx), bus, step.Name, now, step.New); err != nil {
+				err = remediate.Uncertain(err)
+			} else {
 				err = s.m.putPermanentFiles(step.Also)
 			}
 		}

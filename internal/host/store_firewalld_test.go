@@ -107,6 +107,9 @@ func TestZoneStore(t *testing.T) {
 			if diff := cmp.Diff(before, state()); diff != "" {
 				t.Errorf("a refused step changed:\n%s", diff)
 			}
+			sh("firewall-cmd --zone=public --change-interface=docker0; firewall-cmd --permanent --zone=public --change-interface=docker0")
+			m.brokenAtEach(t, h, remediate.Set("firewalld-zone", "docker0", "public", "trusted"))
+			m.brokenAtEach(t, h, remediate.Set("firewalld-zone-permanent", "docker0", "public", "trusted"))
 		})
 	}
 }

@@ -180,13 +180,13 @@ func (s policyStore) Swap(ctx context.Context, steps []remediate.Step) ([]bool, 
 				return remediate.Changed(step, now)
 			default:
 				some, err := p.changed(step.New)
-				if err == nil {
-					err = p.set(some)
-				}
 				if err != nil {
 					return err
 				}
 				changed[i] = true
+				if err := p.set(some); err != nil {
+					return remediate.Uncertain(err)
+				}
 			}
 			return s.m.putPermanentFiles(step.Also)
 		})

@@ -109,6 +109,9 @@ fc --reload; fc --policy fence --add-rich-rule 'rule service name=ssh accept'`)
 			if diff := cmp.Diff(before, state()); diff != "" {
 				t.Errorf("what was refused changed:\n%s", diff)
 			}
+			m.brokenAtEach(t, h, rule)
+			m.brokenAtEach(t, h, later)
+
 			steps := []remediate.Step{rule, out, later}
 			if suite == lab.Bookworm {
 				_, _, err := m.stores()[out.Kind].Look(ctx, out)

@@ -23,13 +23,13 @@ func networkdLine(h *Host, name string) (last *sysctlLine) {
 	if !ok || !enabled(s, "systemd-networkd") {
 		return nil
 	}
-	files := append([]string{"/etc/systemd/networkd.conf"}, filesIn(s, "networkd.conf.d")...)
+	files := append([]string{"/etc/systemd/networkd.conf"}, filesIn(s, "../networkd.conf.d", ".conf")...)
 	if link != "all" {
 		file := networkOf(s, link)
 		if file == "" {
 			return nil
 		}
-		files = append(append(files, file), filesIn(s, path.Base(file)+".d")...)
+		files = append(append(files, file), filesIn(s, path.Base(file)+".d", ".conf")...)
 	}
 	for _, file := range files {
 		eachSetting(s.Files[file], func(number int, section, key, value string) {
@@ -45,16 +45,22 @@ func networkdLine(h *Host, name string) (last *sysctlLine) {
 	return last
 }
 
-// filesIn returns the files that were read in directories of that name, in the order of their own names.
-func filesIn(s *netstate.Snapshot, directory string) []string {
-	var names []string
-	for name := range s.Files {
-		if path.Base(path.Dir(name)) == directory {
-			names = append(names, name)
+// filesIn returns the files that were read in the directory below each of networkdDirs and count, in the order of their
+// own names.
+func filesIn(s *netstate.Snapshot, directory, ext string) []string {
+	byName := map[string]string{}
+	for _, above := range slices.Backward(networkdDirs) {
+		for name := range s.Files {
+			if path.Dir(name) == path.Join(above, directory) && path.Ext(name) == ext {
+				byName[path.Base(name)] = name
+			}
 		}
 	}
-	slices.SortFunc(names, func(a, b string) int { return strings.Compare(path.Base(a), path.Base(b)) })
-	return names
+	var files []string
+	for _, base := range slices.Sorted(maps.Keys(byName)) {
+		files = append(files, byName[base])
+	}
+	return files
 }
 
 // forwardingOf returns the family and the link, or "all", of a sysctl of forwarding.
@@ -75,17 +81,9 @@ func forwardingOf(name string) (family, link string, ok bool) {
 // networkOf returns the .network file that systemd-networkd uses for a link, or "" where there is none or it cannot be
 // told: the first whose section Match fits.
 func networkOf(s *netstate.Snapshot, link string) string {
-	byName := map[string]string{}
-	for _, directory := range slices.Backward(networkdDirs) {
-		for name := range s.Files {
-			if path.Dir(name) == directory && path.Ext(name) == ".network" {
-				byName[path.Base(name)] = name
-			}
-		}
-	}
-	for _, base := range slices.Sorted(maps.Keys(byName)) {
+	for _, file := range filesIn(s, ".", ".network") {
 		fits, known, any := true, true, false
-		eachSetting(s.Files[byName[base]], func(_ int, section, key, value string) {
+		eachSetting(s.Files[file], func(_ int, section, key, value string) {
 			if section != "Match" {
 				return
 			}
@@ -104,7 +102,7 @@ func networkOf(s *netstate.Snapshot, link string) string {
 		case !known:
 			return ""
 		default:
-			return byName[base]
+			return file
 		}
 	}
 	return ""

@@ -101,6 +101,25 @@ func BenchmarkWalk(b *testing.B) {
 	}
 }
 
+// BenchmarkBridgeTable is the time of one target where the bridge knows many addresses.
+func BenchmarkBridgeTable(b *testing.B) {
+	for _, entries := range []int{0, 5000} {
+		b.Run(fmt.Sprintf("entries=%d", entries), func(b *testing.B) {
+			s := crowded(1, 10)
+			for i := range entries {
+				s.Host.Neighs = append(s.Host.Neighs, netstate.Neigh{Link: "eth0", MAC: fmt.Sprintf("02:00:00:01:%02x:%02x", i>>8, i&255), State: "reachable", Master: "docker0"})
+			}
+			x, t := New(s), targetsOf(s)[0]
+			if trace := x.Walk(t); trace.Verdict != Pass {
+				b.Fatal(describe(trace))
+			}
+			for b.Loop() {
+				x.explore(t, func(w *walker) { w.walk(t) })
+			}
+		})
+	}
+}
+
 // BenchmarkAll is a whole host: indexing and every target.
 func BenchmarkAll(b *testing.B) {
 	s := crowded(300, 10000)

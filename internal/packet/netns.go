@@ -30,6 +30,7 @@ type netns struct {
 	// What follows is made when it is first asked for.
 	byAddr map[netip.Addr]*link
 	neighs map[netip.Addr][]*netstate.Neigh
+	fdb    map[fdbKey]*netstate.Neigh
 	confs  map[confKey]confValue
 }
 

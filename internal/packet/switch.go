@@ -112,12 +112,22 @@ func fdbState(e *netstate.Neigh) string {
 
 // forwardingEntry returns the entry of a bridge's table for the address, or nil.
 func (n *netns) forwardingEntry(bridge *link, mac string, vlan int) *netstate.Neigh {
-	for i := range n.state.Neighs {
-		if e := &n.state.Neighs[i]; e.Master == bridge.Name && e.VLAN == vlan && strings.EqualFold(e.MAC, mac) {
-			return e
+	if n.fdb == nil {
+		n.fdb = map[fdbKey]*netstate.Neigh{}
+		for i := range n.state.Neighs {
+			e := &n.state.Neighs[i]
+			if key := (fdbKey{e.Master, strings.ToLower(e.MAC), e.VLAN}); e.Master != "" && n.fdb[key] == nil {
+				n.fdb[key] = e
+			}
 		}
 	}
-	return nil
+	return n.fdb[fdbKey{bridge.Name, strings.ToLower(mac), vlan}]
+}
+
+// An fdbKey is how a bridge finds an entry of its table.
+type fdbKey struct {
+	bridge, mac string
+	vlan        int
 }
 
 // locked refuses a frame from a port that takes only those whose source the bridge's table has behind it.

@@ -107,24 +107,32 @@ func (c *collection) readFlows(concerns func(*netstate.Flow) bool) ([]netstate.F
 		return nil, err
 	}
 	defer conn.Close()
-	var flows []netstate.Flow
-	err = eachAnswer(conn, nfnlSubsysConntrack<<8|ctMsgGet, make([]byte, sizeofNfGenMsg), func(data []byte) error {
-		flow, err := parseFlow(data)
-		switch {
-		case err != nil:
-			return err
-		case flow.Family == 0 || len(flows) >= anyFlows && !concerns(&flow):
-			return nil
-		case len(flows) == maxFlows:
-			return fmt.Errorf("the containers have more than %d connections: the rest was not read", maxFlows)
-		}
-		flows = append(flows, flow)
-		return nil
-	})
-	if err != nil {
-		return flows, fmt.Errorf("conntrack: %w", err)
+	kept := keptFlows{concerns: concerns}
+	if err := eachAnswer(conn, nfnlSubsysConntrack<<8|ctMsgGet, make([]byte, sizeofNfGenMsg), kept.add); err != nil {
+		return kept.flows, fmt.Errorf("conntrack: %w", err)
 	}
-	return flows, nil
+	return kept.flows, nil
+}
+
+// keptFlows are those of a table of connections that are kept.
+type keptFlows struct {
+	concerns func(*netstate.Flow) bool // the asked containers
+	flows    []netstate.Flow
+}
+
+// add keeps the flow of an IPCTNL_MSG_CT_NEW, if there is still room for one of its sort. An error ends the dump.
+func (k *keptFlows) add(data []byte) error {
+	flow, err := parseFlow(data)
+	switch {
+	case err != nil:
+		return err
+	case flow.Family == 0 || len(k.flows) >= anyFlows && !k.concerns(&flow):
+		return nil
+	case len(k.flows) == maxFlows:
+		return fmt.Errorf("the containers have more than %d connections: the rest was not read", maxFlows)
+	}
+	k.flows = append(k.flows, flow)
+	return nil
 }
 
 // parseFlow decodes one IPCTNL_MSG_CT_NEW.

@@ -3,6 +3,7 @@
 package host
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 	"os"
@@ -13,6 +14,8 @@ import (
 
 	"github.com/docker-netcheck/docker-netcheck/internal/netstate"
 	"github.com/google/go-cmp/cmp"
+	"github.com/mdlayher/netlink"
+	"golang.org/x/sys/unix"
 )
 
 // needs skips the test where a program is not installed, and fails it where CI is set.
@@ -196,10 +199,19 @@ conntrack -I -p udp -s 2001:db8::1 -d 2001:db8::2 --sport 1001 --dport 53 -t 60`
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
 	}
+	// An error of the caller's ends the dump, and is handed on.
+	enough, calls := errors.New("enough"), 0
+	err = eachAnswer(conn, nfnlSubsysConntrack<<8|ctMsgGet, make([]byte, sizeofNfGenMsg), func([]byte) error {
+		calls++
+		return enough
+	})
+	if !errors.Is(err, enough) || calls != 1 {
+		t.Errorf("%v after %d calls", err, calls)
+	}
 }
 
-// Of a table with more entries than are kept of anybody's, those of the asked containers are all there.
-func TestFlowsOfALargeTable(t *testing.T) {
+// Flows concern a container by its addresses and by the ports that are published for it.
+func TestFlowsConcern(t *testing.T) {
 	web := netstate.Container{NetworkMode: "bridge", Published: []netstate.Binding{{Port: netstate.Port{Number: 80, Proto: "tcp"}, HostPort: 8080}},
 		Endpoints: []netstate.Endpoint{{IPv4: netip.MustParsePrefix("172.17.0.2/16")}}}
 	concerns := concern([]netstate.Container{web})
@@ -221,6 +233,67 @@ func TestFlowsOfALargeTable(t *testing.T) {
 			t.Errorf("%v: %t", test.orig, got)
 		}
 	}
+}
+
+// Of a table with more entries than are kept of anybody's, those of the asked containers are all there, and where those
+// are too many, that is said, and as many as may be are there.
+func TestFlowsOfALargeTable(t *testing.T) {
+	web := netip.MustParseAddr("172.17.0.2")
+	kept := keptFlows{concerns: func(f *netstate.Flow) bool { return f.Original.Dst.Addr() == web }}
+	sent := 0
+	dump := func(n int, to netip.Addr) (err error) {
+		for range n {
+			sent++
+			client := netip.AddrFrom4([4]byte{10, byte(sent >> 16), byte(sent >> 8), byte(sent)})
+			if _, err = eachMessage(flowMessage(t, client, to), kept.add); err != nil {
+				break
+			}
+		}
+		return err
+	}
+	holds := func(n int, err error, last netip.Addr) {
+		t.Helper()
+		if err != nil || len(kept.flows) != n || kept.flows[n-1].Original.Dst.Addr() != last {
+			t.Fatalf("%v: %d flows, want %d; the last is %v, want one to %s", err, len(kept.flows), n, kept.flows[len(kept.flows)-1], last)
+		}
+	}
+	other := netip.MustParseAddr("172.17.0.9")
+	holds(anyFlows, dump(anyFlows+100, other), other)
+	holds(anyFlows+10, dump(10, web), web)
+	holds(anyFlows+10, dump(10, other), web)
+	holds(maxFlows, dump(maxFlows-anyFlows-10, web), web)
+	holds(maxFlows, dump(10, other), web) // nothing of the containers is lacking
+	before := sent
+	if err := dump(10, web); err == nil || !strings.Contains(err.Error(), "the rest was not read") || sent != before+1 || len(kept.flows) != maxFlows {
+		t.Errorf("%v after %d more; %d flows", err, sent-before, len(kept.flows))
+	}
+}
+
+// flowMessage is what the kernel says of a flow: a datagram of one message.
+func flowMessage(t *testing.T, from, to netip.Addr) []byte {
+	t.Helper()
+	attrs := netlink.NewAttributeEncoder()
+	for tuple, ends := range map[uint16][2]netip.Addr{ctaTupleOrig: {from, to}, ctaTupleReply: {to, from}} {
+		attrs.Nested(tuple, func(ae *netlink.AttributeEncoder) error {
+			ae.Nested(ctaTupleIP, func(ae *netlink.AttributeEncoder) error {
+				ae.Bytes(1, ends[0].AsSlice()) // CTA_IP_V4_SRC
+				ae.Bytes(2, ends[1].AsSlice())
+				return nil
+			})
+			return nil
+		})
+	}
+	data, err := attrs.Encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	message := netlink.Message{Header: netlink.Header{Type: nfnlSubsysConntrack << 8}, Data: append([]byte{unix.AF_INET, 0, 0, 0}, data...)}
+	message.Header.Length = uint32(unix.SizeofNlMsghdr + len(message.Data))
+	datagram, err := message.MarshalBinary()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return datagram
 }
 
 // Queueing disciplines, and filters where packets may be lost, are read.

@@ -132,6 +132,9 @@ func (p policyAt) changed(value *string) (settings, error) {
 		}
 		return settings{"target": dbus.MakeVariant(*value)}, nil
 	}
+	if value != nil && *value != "-" {
+		return nil, errors.New("a list of a policy's has something in it or not: no value but - is known")
+	}
 	list := slices.DeleteFunc(texts(p.has[policyLists[p.word]]), func(member string) bool { return member == p.member })
 	if value != nil {
 		list = append(list, p.member)

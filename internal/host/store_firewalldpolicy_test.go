@@ -84,7 +84,9 @@ fc --reload; fc --policy fence --add-rich-rule 'rule service name=ssh accept'`)
 				want error
 			}{
 				{remediate.Remove("firewalld-policy", "fence rich-rule "+passes, "other"), nil}, // gone already
-				{remediate.Set("firewalld-policy", "fence rich-rule "+passes81, "other", "another"), remediate.ErrChanged},
+				{remediate.Set("firewalld-policy", "fence rich-rule "+passes81, "other", "-"), remediate.ErrChanged},
+				{remediate.Add("firewalld-policy", "fence rich-rule "+passes81, "x"), errAny},
+				{remediate.Add("firewalld-policy-permanent", "fence rich-rule "+passes81, "x"), errAny},
 				{remediate.Set("firewalld-policy-permanent", "fence target", "DROP", "ACCEPT"), remediate.ErrChanged},
 				{remediate.Set("firewalld-policy-permanent", "fence target", "REJECT", "MAYBE"), errAny},
 				{remediate.Set("firewalld-policy", "fence target", "REJECT", "ACCEPT"), errAny},

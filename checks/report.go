@@ -76,7 +76,7 @@ type FixOutcome struct {
 	Refused   []Refusal        `json:"refused"`
 	Rechecked bool             `json:"rechecked"`       // reading and judging again found what was to be fixed gone
 	Proved    bool             `json:"proved"`          // a live connection showed it
-	Why       string           `json:"why,omitempty"`   // why nothing was made, or all was taken back
+	Why       string           `json:"why,omitempty"`   // why nothing was made, or all that can be was taken back
 	Tried     []Judgement      `json:"tried,omitempty"` // the targets as they were with a fix that was taken back
 }
 

@@ -58,9 +58,9 @@ func runApply(ctx context.Context, dockerCLI command.Cli, o *checkOptions) (int,
 	}
 	switch {
 	case plan.Opens && !slices.Contains(o.allow, "open"):
-		return refusedApply(dockerCLI, errors.New("it opens what may be closed on purpose: add --allow open"))
+		return refusedApply(dockerCLI, unchanged, errors.New("it opens what may be closed on purpose: add --allow open"))
 	case plan.Disrupts && !slices.Contains(o.allow, "disrupt"):
-		return refusedApply(dockerCLI, errors.New("it interrupts traffic: add --allow disrupt"))
+		return refusedApply(dockerCLI, unchanged, errors.New("it interrupts traffic: add --allow disrupt"))
 	}
 	p := newPrinter(dockerCLI.Out(), o)
 	p.plan(plan, nil)
@@ -82,22 +82,33 @@ func runApply(ctx context.Context, dockerCLI command.Cli, o *checkOptions) (int,
 	}
 	return o.reach.with(ctx, dockerCLI, func(machine agent.Machine) (int, error) {
 		run, err := machine.Apply(ctx, plan)
+		var stays *remediate.RefusedError
 		switch {
 		case err == nil:
 		case errors.Is(err, agent.ErrLost) || run != nil && run.State == remediate.Unfinished:
 			return 0, err
+		case errors.As(err, &stays) && ctx.Err() != nil:
+			return 0, fmt.Errorf("%s: %w", partlyUndone, err)
+		case errors.As(err, &stays):
+			return refusedApply(dockerCLI, partlyUndone, err)
 		case ctx.Err() != nil:
-			return 0, errors.New("nothing was changed")
+			return 0, errors.New(unchanged)
 		default:
-			return refusedApply(dockerCLI, err)
+			return refusedApply(dockerCLI, unchanged, err)
 		}
 		p.made(run, plan, nil)
 		return exitWell, nil
 	})
 }
 
-// refusedApply says why nothing was changed.
-func refusedApply(dockerCLI command.Cli, err error) (int, error) {
-	fmt.Fprintf(dockerCLI.Err(), "docker netcheck: nothing was changed: %s\n", clean(err.Error()))
+// What is left of a plan that was not made.
+const (
+	unchanged    = "nothing was changed"
+	partlyUndone = "all that can be was taken back" // a restart stands
+)
+
+// refusedApply says what is left of a plan that was not made, and why.
+func refusedApply(dockerCLI command.Cli, left string, err error) (int, error) {
+	fmt.Fprintf(dockerCLI.Err(), "docker netcheck: %s: %s\n", left, clean(err.Error()))
 	return exitFault, nil
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"time"
 
@@ -152,10 +153,15 @@ func (o *checkOptions) notApplied(ctx context.Context, dockerCLI command.Cli, fo
 		return 0, err
 	case run != nil && run.State == remediate.Unfinished:
 		return 0, err // it says what is left
-	case errors.As(err, &stays):
-		return 0, fmt.Errorf("all that can be was taken back: %w", err)
+	case errors.As(err, &stays) && run != nil:
+		stand := slices.DeleteFunc(applied(run), func(step remediate.Step) bool {
+			return !slices.ContainsFunc(stays.Refused, func(r remediate.Refusal) bool { return r.Object == step.Object() })
+		})
+		return o.partlyApplied(ctx, dockerCLI, found, &checks.FixOutcome{
+			Run: run.ID, Applied: stand, Changed: len(stand) > 0, Refused: orEmpty(refused), Why: partlyUndone + ": " + err.Error(),
+		})
 	case ctx.Err() != nil:
-		return 0, errors.New("nothing was changed")
+		return 0, errors.New(unchanged)
 	case run == nil && !errors.Is(err, remediate.ErrChanged) && !errors.Is(err, remediate.ErrBusy):
 		return 0, fmt.Errorf("nothing was changed: %w", err)
 	}
@@ -167,6 +173,18 @@ func (o *checkOptions) notApplied(ctx context.Context, dockerCLI command.Cli, fo
 	return exitFault, o.printDocument(dockerCLI, found)
 }
 
+// partlyApplied shows the host as a plan left it that failed and has a step that cannot be taken back: a restart
+// that failed leaves a container that does not run.
+func (o *checkOptions) partlyApplied(ctx context.Context, dockerCLI command.Cli, found *judged, outcome *checks.FixOutcome) (int, error) {
+	after, err := o.judge(ctx)
+	if err != nil {
+		return 0, errors.New(outcome.Why)
+	}
+	fmt.Fprintf(dockerCLI.Err(), "docker netcheck: %s\n", clean(outcome.Why))
+	after.report.Before, after.report.Plan, after.report.Fix = found.report.Targets, found.report.Plan, outcome
+	return exitFault, o.print(dockerCLI, after)
+}
+
 // takeBack undoes a plan that did not help because of err, and shows the report with it and the one
 // without. after is nil if it is not known what the plan did.
 func (o *checkOptions) takeBack(ctx context.Context, dockerCLI command.Cli, found, after *judged, run *remediate.Run, refused []checks.Refusal, err error) (int, error) {
@@ -176,7 +194,7 @@ func (o *checkOptions) takeBack(ctx context.Context, dockerCLI command.Cli, foun
 		var stays *remediate.RefusedError
 		switch {
 		case errors.As(undoErr, &stays):
-			taken = "all that can be was taken back (" + stays.Error() + ")"
+			taken = partlyUndone + " (" + stays.Error() + ")"
 		case undoErr != nil:
 			return 0, fmt.Errorf("%w; run %s was not taken back: %w", err, run.ID, undoErr)
 		}

@@ -50,3 +50,40 @@ func restartCutOff(b *bench) {
 		b.t.Errorf("kill -9: the container: before %s, now %s", now, got)
 	}
 }
+
+// restartFails has a container whose restart the engine refuses in the middle: a directory that it mounts is gone.
+// It does not run then, and nobody is told that nothing was changed.
+func restartFails(b *bench) {
+	b.sh("mkdir /tmp/frail && docker run -d --name frail --stop-timeout 0 --mount type=bind,src=/tmp/frail,dst=/frail bb:1 sleep 1000")
+	defer b.sh("docker rm -f frail >/dev/null; rm -rf /tmp/frail")
+	const cut = "nsenter -t $(docker inspect -f '{{.State.Pid}}' frail) -n ip link del eth0"
+	const stands = "all that can be was taken back: container frail: "
+	down := func() {
+		b.t.Helper()
+		if running := strings.TrimSpace(b.sh("docker inspect -f '{{.State.Running}}' frail")); running != "false" {
+			b.t.Errorf("the restart did not fail: running is %s", running)
+		}
+	}
+
+	b.sh(cut + "; rmdir /tmp/frail; sysctl -qw net.ipv4.ip_forward=0")
+	defer b.sh("sysctl -qw net.ipv4.ip_forward=1")
+	report, exit := b.netcheck("--fix", "--yes", "--allow", "disrupt", "frail", "web")
+	if exit != 1 || report.Fix == nil || !report.Fix.Changed || !strings.HasPrefix(report.Fix.Why, stands) || !strings.Contains(b.stderr, stands) {
+		b.t.Errorf("--fix: exit status %d, %s\n%s", exit, jsonOf(report.Fix), b.stderr)
+	}
+	if report.Fix != nil && (len(report.Fix.Applied) != 1 || report.Fix.Applied[0].Kind != "container" || len(report.Plan.Steps) < 2) {
+		b.t.Errorf("all but the restart is taken back: %s", jsonOf(report.Fix.Applied))
+	}
+	if len(report.Targets) == 0 || len(report.Targets[0].Causes) == 0 || report.Targets[0].Causes[0].Check != "running" {
+		b.t.Errorf("the report is not of the host as it is left: %s", jsonOf(report.Targets))
+	}
+	down()
+
+	b.sh("mkdir /tmp/frail && docker start frail && " + cut)
+	b.run("docker", "netcheck", "--plan", "/tmp/frail.plan", "--allow", "disrupt", "frail")
+	b.sh("rmdir /tmp/frail")
+	if out, exit := b.run("docker", "netcheck", "--apply", "/tmp/frail.plan", "--yes", "--allow", "disrupt"); exit != 1 || !strings.Contains(b.stderr, stands) {
+		b.t.Errorf("--apply: exit status %d: %s%s", exit, out, b.stderr)
+	}
+	down()
+}

@@ -39,6 +39,7 @@ func TestFix(t *testing.T) {
 				{"interrupted", interrupted},
 				{"killed", killed},
 				{"a restart is cut off", restartCutOff},
+				{"a restart fails", restartFails},
 				{"two at once", twoAtOnce},
 				{"while containers start", whileContainersStart},
 				{"not root", notRoot},

@@ -43,13 +43,17 @@ var loaders = []string{"netfilter-persistent", "iptables", "ip6tables", "nftable
 // networkdDirectories hold what systemd-networkd does, from the strongest to the weakest: systemd.network(5).
 var networkdDirectories = []string{"/etc/systemd/network", "/run/systemd/network", "/usr/local/lib/systemd/network", "/usr/lib/systemd/network"}
 
-// enabled returns the links by which systemd starts the loaders at boot, with where each leads.
+// enabled returns the links by which systemd starts the loaders at boot, with where each leads. A masked unit is not
+// started by those that it has kept. Source: systemctl(1), mask; systemd.unit(5), for the empty file.
 func (m machine) enabled() map[string]string {
 	found := map[string]string{}
 	const units = "/etc/systemd/system"
 	wants, _ := filepath.Glob(m.path(units, "*.wants"))
 	for _, directory := range wants {
 		for _, service := range loaders {
+			if info, err := os.Stat(m.path(units, service+".service")); err == nil && info.Size() == 0 {
+				continue // /dev/null, or empty: masked
+			}
 			name := path.Join(units, filepath.Base(directory), service+".service")
 			if target, err := os.Readlink(m.path(name)); err == nil {
 				found[name] = target

@@ -27,6 +27,7 @@ const (
 
 	ctaTupleIP      = 1
 	ctaTupleProto   = 2
+	ctaTupleZone    = 3
 	ctaProtoNum     = 1
 	ctaProtoSrcPort = 2
 	ctaProtoDstPort = 3
@@ -135,16 +136,17 @@ func (k *keptFlows) add(data []byte) error {
 	return nil
 }
 
-// parseFlow decodes one IPCTNL_MSG_CT_NEW.
+// parseFlow decodes one IPCTNL_MSG_CT_NEW. Its zone is that in which a connection's first packet is looked up: of both
+// directions, or of the original one alone.
 func parseFlow(data []byte) (netstate.Flow, error) {
 	var f netstate.Flow
 	var proto uint8
 	err := eachAttribute(data, sizeofNfGenMsg, func(ad *netlink.AttributeDecoder) {
 		switch ad.Type() {
 		case ctaTupleOrig:
-			f.Original, proto = parseTuple(ad)
+			f.Original, proto = parseTuple(ad, &f.Zone)
 		case ctaTupleReply:
-			f.Reply, _ = parseTuple(ad)
+			f.Reply, _ = parseTuple(ad, nil)
 		case ctaStatus:
 			f.Status = bigUint32(ad.Bytes())
 		case ctaTimeout:
@@ -179,8 +181,8 @@ func parseFlow(data []byte) (netstate.Flow, error) {
 	return f, nil
 }
 
-// parseTuple decodes one direction. The id of ICMP stands for the source port.
-func parseTuple(tuple *netlink.AttributeDecoder) (t netstate.Tuple, proto uint8) {
+// parseTuple decodes one direction, and its own zone where zone is not nil. The id of ICMP stands for the source port.
+func parseTuple(tuple *netlink.AttributeDecoder, zone *uint16) (t netstate.Tuple, proto uint8) {
 	var src, dst netip.Addr
 	var srcPort, dstPort uint16
 	tuple.Nested(func(ad *netlink.AttributeDecoder) error {
@@ -213,6 +215,10 @@ func parseTuple(tuple *netlink.AttributeDecoder) (t netstate.Tuple, proto uint8)
 					}
 					return nil
 				})
+			case ctaTupleZone:
+				if zone != nil {
+					*zone = bigUint16(ad.Bytes())
+				}
 			}
 		}
 		return nil

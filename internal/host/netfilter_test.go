@@ -176,7 +176,10 @@ func TestParseFlow(t *testing.T) {
 	needs(t, "conntrack")
 	n, sh := newNetns(t)
 	sh(`conntrack -I -p tcp -s 192.0.2.1 -d 192.0.2.2 --sport 1000 --dport 80 -r 10.0.0.2 -q 192.0.2.1 --reply-port-src 8080 --reply-port-dst 1000 --state ESTABLISHED -t 600 -m 7
-conntrack -I -p udp -s 2001:db8::1 -d 2001:db8::2 --sport 1001 --dport 53 -t 60`)
+conntrack -I -p udp -s 2001:db8::1 -d 2001:db8::2 --sport 1001 --dport 53 -t 60
+conntrack -I -p udp -s 192.0.2.1 -d 192.0.2.2 --sport 1002 --dport 53 -t 60 --zone 4
+conntrack -I -p udp -s 192.0.2.1 -d 192.0.2.2 --sport 1003 --dport 53 -t 60 --orig-zone 5
+conntrack -I -p udp -s 192.0.2.1 -d 192.0.2.2 --sport 1004 --dport 53 -t 60 --reply-zone 6`)
 	conn, err := dialNetfilter(n)
 	if err != nil {
 		t.Fatal(err)
@@ -185,7 +188,7 @@ conntrack -I -p udp -s 2001:db8::1 -d 2001:db8::2 --sport 1001 --dport 53 -t 60`
 	var got []string
 	err = eachAnswer(conn, nfnlSubsysConntrack<<8|ctMsgGet, make([]byte, sizeofNfGenMsg), func(data []byte) error {
 		f, err := parseFlow(data)
-		got = append(got, fmt.Sprint(f.Family, " ", f.Proto, " ", f.Original, " ", f.Reply, " ", f.State, " ", f.Mark, " ", f.Timeout > 0))
+		got = append(got, fmt.Sprint(f.Family, " ", f.Proto, " ", f.Original, " ", f.Reply, " ", f.State, " ", f.Mark, " ", f.Zone, " ", f.Timeout > 0))
 		return err
 	})
 	if err != nil {
@@ -193,8 +196,11 @@ conntrack -I -p udp -s 2001:db8::1 -d 2001:db8::2 --sport 1001 --dport 53 -t 60`
 	}
 	slices.Sort(got)
 	want := []string{
-		"ipv4 tcp {192.0.2.1:1000 192.0.2.2:80} {10.0.0.2:8080 192.0.2.1:1000} ESTABLISHED 7 true",
-		"ipv6 udp {[2001:db8::1]:1001 [2001:db8::2]:53} {[2001:db8::2]:53 [2001:db8::1]:1001}  0 true",
+		"ipv4 tcp {192.0.2.1:1000 192.0.2.2:80} {10.0.0.2:8080 192.0.2.1:1000} ESTABLISHED 7 0 true",
+		"ipv4 udp {192.0.2.1:1002 192.0.2.2:53} {192.0.2.2:53 192.0.2.1:1002}  0 4 true",
+		"ipv4 udp {192.0.2.1:1003 192.0.2.2:53} {192.0.2.2:53 192.0.2.1:1003}  0 5 true",
+		"ipv4 udp {192.0.2.1:1004 192.0.2.2:53} {192.0.2.2:53 192.0.2.1:1004}  0 0 true",
+		"ipv6 udp {[2001:db8::1]:1001 [2001:db8::2]:53} {[2001:db8::2]:53 [2001:db8::1]:1001}  0 0 true",
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)

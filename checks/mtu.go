@@ -2,6 +2,7 @@ package checks
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/docker-netcheck/docker-netcheck/internal/netstate"
 	"github.com/docker-netcheck/docker-netcheck/internal/packet"
@@ -39,8 +40,12 @@ slows everything down.`,
 			return findings
 		}
 		if stop := silencer(h, t, uplink.MTU); stop != nil {
+			lost := "is lost: large answers hang"
+			if !stop.Verdict.Stops() {
+				lost = "may be lost: then large answers hang"
+			}
 			findings = append(findings, Finding{Object: stop.Object, At: packet.Uplink, Warning: true, Unknown: !stop.Verdict.Stops(),
-				Problem:  fmt.Sprintf("%s takes %d bytes, the container sends up to %d, and the ICMP that would tell it is lost: large answers hang", uplink.Name, uplink.MTU, inside.MTU),
+				Problem:  fmt.Sprintf("%s takes %d bytes, the container sends up to %d, and the ICMP that would tell it %s", uplink.Name, uplink.MTU, inside.MTU, lost),
 				Evidence: append([]string{fmt.Sprintf("link %s mtu %d", uplink.Name, uplink.MTU), fmt.Sprintf("link %s mtu %d in container %s", inside.Name, inside.MTU, t.Container)}, stop.Evidence...),
 				Advice:   fmt.Sprintf("let ICMP fragmentation-needed pass, or iptables -t mangle -A FORWARD -p tcp --tcp-flags SYN,RST SYN -j TCPMSS --clamp-mss-to-pmtu; for good: network option com.docker.network.driver.mtu=%d", uplink.MTU)})
 		}
@@ -49,17 +54,16 @@ slows everything down.`,
 }
 
 // silencer returns what keeps the host from saying to the container that a packet is too large for the way out, unless
-// a rule tells TCP beforehand, or what could not be read and may do so; else nil.
+// a rule tells TCP beforehand; where nothing does so for certain, the first that may; else nil.
 func silencer(h *Host, t netstate.Target, mtu int) *packet.Stop {
 	if h.Walk(t).ClampsReplies(mtu) {
 		return nil
 	}
-	for _, stop := range h.whole.index().TooLarge(t).Stops {
-		if stop.Verdict.Stops() || stop.Kind == packet.Unread {
-			return &stop
-		}
+	stops := h.whole.index().TooLarge(t).Stops
+	if len(stops) == 0 {
+		return nil
 	}
-	return nil
+	return &stops[max(0, slices.IndexFunc(stops, func(s packet.Stop) bool { return s.Verdict.Stops() }))]
 }
 
 // pair returns the two ends of the container's link: the host's and its own; nil where they are not known.

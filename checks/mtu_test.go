@@ -35,6 +35,9 @@ func TestSilencer(t *testing.T) {
 		{"behind a chain that accepts it", "OUTPUT", []string{"-j user", drop}, []string{"-m state --state RELATED,ESTABLISHED -j ACCEPT"}, false, ""},
 		{"behind a chain that does not", "OUTPUT", []string{"-j user", drop}, []string{"-p udp -j ACCEPT"}, false, drop},
 		{"in the container", "INPUT", []string{"-p icmp -j DROP"}, nil, true, "-p icmp -j DROP"},
+		{"not known to be it", "OUTPUT", []string{`-p icmp -m u32 --u32 "0x0=0x0" -j DROP`}, nil, false, "unknown: iptables filter OUTPUT 1: -p icmp -m u32"},
+		{"one a second", "OUTPUT", []string{"-p icmp -m limit --limit 1/sec -j DROP"}, nil, false, "unknown: iptables filter OUTPUT 1: -p icmp -m limit"},
+		{"certain behind uncertain", "OUTPUT", []string{"-p icmp -m limit --limit 1/sec -j DROP", drop}, nil, false, "warn: iptables filter OUTPUT 2: " + drop},
 		{"TCP is told beforehand", "OUTPUT", []string{drop}, []string{"clamp", "--clamp-mss-to-pmtu"}, false, ""},
 		{"TCP is told a number", "OUTPUT", []string{drop}, []string{"clamp", "--set-mss 1260"}, false, ""},
 		{"TCP is told one that is too large", "OUTPUT", []string{drop}, []string{"clamp", "--set-mss 1261"}, false, drop},
@@ -79,7 +82,7 @@ func TestSilencer(t *testing.T) {
 		}
 		got := ""
 		for _, f := range Run([]*Check{MTU}, NewHost(s), targets[0])[0].Findings {
-			got += f.Object
+			got += map[bool]string{true: "unknown: ", false: "warn: "}[f.Unknown] + f.Object
 		}
 		if c.want == "" && got != "" || !strings.Contains(got, c.want) {
 			t.Errorf("%s: %q, want %q", c.name, got, c.want)

@@ -102,13 +102,25 @@ func (h *Host) staysDown(c *netstate.Container) string {
 		}
 		for i := range s.Host.Sockets {
 			socket := &s.Host.Sockets[i]
-			if !waits(socket) || !keeps(socket, b.Port.Proto, netip.AddrPortFrom(b.Host, b.HostPort)) || h.releases(c, socket.PID) {
+			if !keeps(socket, b.Port.Proto, netip.AddrPortFrom(b.Host, b.HostPort)) || h.releases(c, socket.PID) || h.accepted(socket) {
 				continue
 			}
-			return fmt.Sprintf("the host port %d/%s is held by %s, process %d: stop that", b.HostPort, b.Port.Proto, orProgram(socket.Program), socket.PID)
+			who := fmt.Sprintf("%s, process %d", orProgram(socket.Program), socket.PID)
+			if socket.PID == 0 {
+				who = fmt.Sprintf("another program (ss -Hanp 'sport = :%d' shows which)", b.HostPort)
+			}
+			return fmt.Sprintf("the host port %d/%s is held by %s: stop that", b.HostPort, b.Port.Proto, who)
 		}
 	}
 	return ""
+}
+
+// accepted says whether a socket is a connection that came in by a listening one of the host: that one holds the
+// port, its connections do not keep another from listening.
+func (h *Host) accepted(s *netstate.Socket) bool {
+	return !waits(s) && slices.ContainsFunc(h.whole.snapshot.Host.Sockets, func(l netstate.Socket) bool {
+		return l.State == "listen" && keeps(&l, s.Proto, s.Local)
+	})
 }
 
 // releases says whether a process holds a container's host port for it, and ends or lets go with it.

@@ -62,3 +62,27 @@ func TestRestartGivesAnotherPort(t *testing.T) {
 		}
 	}
 }
+
+// TestStaysDownForAConnection says that what is only bound, and a connection that somebody made from the port, keep a
+// container from starting; one that came in by what listens there does not.
+func TestStaysDownForAConnection(t *testing.T) {
+	listener := netstate.Socket{Proto: "tcp", State: "listen", Local: netip.MustParseAddrPort("0.0.0.0:8080"), PID: 10}
+	own := netip.MustParseAddrPort("198.51.100.15:8080")
+	for _, c := range []struct {
+		name    string
+		sockets []netstate.Socket
+		held    bool
+	}{
+		{"bound", []netstate.Socket{{Proto: "tcp", State: "bound", Local: own, PID: 7}}, true},
+		{"bound by the engine", []netstate.Socket{{Proto: "tcp", State: "bound", Local: own, PID: 10}}, false},
+		{"a connection out", []netstate.Socket{{Proto: "tcp", State: "established", Local: own, PID: 7}}, true},
+		{"a connection in", []netstate.Socket{{Proto: "tcp", State: "established", Local: own}, listener}, false},
+	} {
+		web := &netstate.Container{Name: "web", Running: true, StartedAt: "2026",
+			Published: []netstate.Binding{{Port: http, Host: netip.MustParseAddr("0.0.0.0"), HostPort: 8080}}}
+		s := &netstate.Snapshot{Parts: netstate.Sockets, Engine: &netstate.EngineState{PID: 10}, Host: netstate.Namespace{Sockets: c.sockets}}
+		if got := NewHost(s).staysDown(web); strings.HasPrefix(got, "the host port 8080/tcp is held") != c.held {
+			t.Errorf("%s: %q, held %t", c.name, got, c.held)
+		}
+	}
+}

@@ -12,6 +12,17 @@ import (
 // newPolicy is a script that makes a policy of firewalld's, and its way to change it.
 const newPolicy = `fc() { firewall-cmd -q --permanent "$@"; }; fc --new-policy fence; `
 
+// reload is a script that reloads firewalld, and waits until the engine, which makes its rules anew then and says
+// it to nobody, has made none for two seconds.
+const reload = `firewall-cmd -q --reload; last=; still=0
+for i in $(seq 100); do
+	now=$(nft -sa list ruleset | cksum)
+	if [ "$now" = "$last" ]; then still=$((still + 1)); else still=0; fi
+	if [ $still = 10 ]; then break; fi
+	last=$now; sleep 0.2
+done
+`
+
 // Faults of netfilter, whoever made the rules.
 var filterFaults = []fault{
 	{name: "input-blocks-containers", more: fmt.Sprintf(serve, "0.0.0.0"), inject: `iptables -P INPUT DROP; iptables -A INPUT -i lo -j ACCEPT; iptables -A INPUT -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT`,
@@ -98,21 +109,21 @@ iptables -t nat -R DOCKER $n $rule`,
 		way: "out", check: "firewalld", object: `firewalld zone docker`, fixed: true},
 	{name: "fw-bridge-in-drop-zone", options: lab.Options{Firewalld: true}, inject: `firewall-cmd -q --zone=drop --change-interface=docker0`,
 		way: "out", check: "firewalld", object: `firewalld zone docker`, fixed: true, allow: "open"},
-	{name: "fw-strict-forward-ports", suites: newer, options: lab.Options{Firewalld: true}, inject: `sed -i 's/^StrictForwardPorts=.*/StrictForwardPorts=yes/' /etc/firewalld/firewalld.conf; firewall-cmd -q --reload; sleep 2`,
+	{name: "fw-strict-forward-ports", suites: newer, options: lab.Options{Firewalld: true}, inject: `sed -i 's/^StrictForwardPorts=.*/StrictForwardPorts=yes/' /etc/firewalld/firewalld.conf; ` + reload,
 		way: "in", check: "firewalld", object: `firewalld option StrictForwardPorts`},
-	{name: "fw-docker-zone-target", options: lab.Options{Firewalld: true}, inject: `firewall-cmd -q --permanent --zone=docker --set-target=default; firewall-cmd -q --reload; sleep 2`,
+	{name: "fw-docker-zone-target", options: lab.Options{Firewalld: true}, inject: `firewall-cmd -q --permanent --zone=docker --set-target=default; ` + reload,
 		way: "out", check: "firewalld", object: `firewalld zone docker`},
 	{name: "fw-ctr-subnet-source-zone", options: lab.Options{Firewalld: true}, inject: `firewall-cmd -q --zone=block --add-source=172.17.0.0/16`,
 		way: "out", check: "firewalld", object: `firewalld zone block`, fixed: true, allow: "open"},
-	{name: "fw-policy-target", options: lab.Options{Firewalld: true}, inject: newPolicy + `fc --policy fence --set-target REJECT; fc --policy fence --add-ingress-zone docker; fc --policy fence --add-egress-zone ANY; firewall-cmd -q --reload; sleep 2`,
+	{name: "fw-policy-target", options: lab.Options{Firewalld: true}, inject: newPolicy + `fc --policy fence --set-target REJECT; fc --policy fence --add-ingress-zone docker; fc --policy fence --add-egress-zone ANY; ` + reload,
 		way: "out", check: "firewalld", object: `firewalld policy fence`, fixed: true, allow: "open"},
-	{name: "fw-policy-rich-rule", options: lab.Options{Firewalld: true}, setup: newPolicy + `fc --policy fence --add-ingress-zone docker; fc --policy fence --add-egress-zone ANY; firewall-cmd -q --reload; sleep 2`,
+	{name: "fw-policy-rich-rule", options: lab.Options{Firewalld: true}, setup: newPolicy + `fc --policy fence --add-ingress-zone docker; fc --policy fence --add-egress-zone ANY; ` + reload,
 		inject: `firewall-cmd -q --policy fence --add-rich-rule 'rule family=ipv4 destination address=198.51.100.0/24 drop'`, args: toClient,
 		way: "out", check: "firewalld", object: `firewalld policy fence`, fixed: true, allow: "open"},
-	{name: "fw-policy-to-host", options: lab.Options{Firewalld: true}, more: fmt.Sprintf(serve, "172.17.0.1"), inject: newPolicy + `fc --policy fence --set-target DROP; fc --policy fence --add-ingress-zone docker; fc --policy fence --add-egress-zone HOST; firewall-cmd -q --reload; sleep 2`,
+	{name: "fw-policy-to-host", options: lab.Options{Firewalld: true}, more: fmt.Sprintf(serve, "172.17.0.1"), inject: newPolicy + `fc --policy fence --set-target DROP; fc --policy fence --add-ingress-zone docker; fc --policy fence --add-egress-zone HOST; ` + reload,
 		args: toBridge, way: "gateway", check: "firewalld", object: `firewalld policy fence`, fixed: true, allow: "open"},
 	{name: "fw-policy-docker-forwarding", suites: []string{lab.Forky}, options: lab.Options{Firewalld: true}, more: peerOf + `sysctl -qw net.bridge.bridge-nf-call-iptables=1`,
-		inject: `firewall-cmd -q --permanent --policy docker-forwarding --set-target DROP; firewall-cmd -q --reload; sleep 2`, args: toWeb,
+		inject: `firewall-cmd -q --permanent --policy docker-forwarding --set-target DROP; ` + reload, args: toWeb,
 		way: "peer", check: "firewalld", object: `firewalld policy docker-forwarding`, fixed: true, allow: "open"},
 	{name: "fw-panic", options: lab.Options{Firewalld: true}, inject: `firewall-cmd -q --panic-on`,
 		way: "in", check: "firewalld", object: `firewalld option panic`},

@@ -38,13 +38,13 @@ func TestFixFirewalld(t *testing.T) {
 
 	// A policy that rejects what the container sends: with --persist a reload does not bring that back.
 	b.sh("firewall-cmd -q --permanent --zone=public --remove-interface=docker0; firewall-cmd -q --zone=docker --change-interface=docker0; " + newPolicy +
-		`fc --policy fence --set-target REJECT; fc --policy fence --add-ingress-zone docker; fc --policy fence --add-egress-zone ANY; firewall-cmd -q --reload; sleep 2`)
+		`fc --policy fence --set-target REJECT; fc --policy fence --add-ingress-zone docker; fc --policy fence --add-egress-zone ANY; ` + reload)
 	fenced := b.state()
 	b.fixes("--allow", "open", "--persist")
-	b.sh("firewall-cmd -q --reload; sleep 2")
+	b.sh(reload)
 	b.well()
 	b.undoes(fenced)
-	b.sh("firewall-cmd -q --permanent --delete-policy fence; firewall-cmd -q --reload; sleep 2; firewall-cmd -q --zone=public --change-interface=docker0")
+	b.sh("firewall-cmd -q --permanent --delete-policy fence; " + reload + "firewall-cmd -q --zone=public --change-interface=docker0")
 	broken = b.state()
 
 	// A firewalld that lets nobody change it, as polkit and the bus's policy may have it.

@@ -70,6 +70,9 @@ func acceptBefore(h *Host, t netstate.Target, stop packet.Stop, before []string)
 		return nil // there an address is no word of its own
 	}
 	accepts := []string{write(f)}
+	if slices.Contains(before, accepts[0]) {
+		return nil // what stops is another leg: docker-proxy's answer to a client on the host
+	}
 	switch via := h.Walk(t).Via; {
 	case (via == "local" || via == "docker-proxy") && stop.Hop.Place() == packet.Accept, stop.Hop.Place() == packet.Uplink:
 		return accepts // either direction has its own chain

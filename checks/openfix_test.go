@@ -57,6 +57,8 @@ func TestOpenFixOpensNoMore(t *testing.T) {
 		{"its reply", "ACCEPT", []string{"-j DROP"},
 			packet.Stop{Hop: packet.Accept.Reply(), Kind: packet.Filter, Object: "iptables filter INPUT 1: -j DROP", Owner: "yours"}, "docker-proxy",
 			"^\n-s 192.0.2.2/32 -i brA -p tcp -m tcp --sport 80 -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT\n-j DROP"},
+		{"its reply, accepted already on another leg", "ACCEPT", []string{"-s 192.0.2.2/32 -i brA -p tcp -m tcp --sport 80 -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT", "-j DROP"},
+			packet.Stop{Hop: packet.Accept.Reply(), Kind: packet.Filter, Object: "iptables filter INPUT 2: -j DROP", Owner: "yours"}, "docker-proxy", ""},
 		{"a policy where none can be written", "DROP", nil,
 			packet.Stop{Hop: packet.Accept, Kind: packet.Policy, Object: "iptables filter INPUT policy DROP"}, "", ""},
 		{"a rule for all where none can be written", "ACCEPT", []string{"-i ext0 -j DROP"},

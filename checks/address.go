@@ -3,6 +3,7 @@ package checks
 import (
 	"fmt"
 	"net/netip"
+	"strings"
 
 	"github.com/docker-netcheck/docker-netcheck/internal/netstate"
 	"github.com/docker-netcheck/docker-netcheck/internal/packet"
@@ -24,10 +25,16 @@ func twice(h *Host, t netstate.Target) []Finding {
 			}
 			if port := h.Host.LinkAt(link.Peer); port != nil && port.Master == bridge.Index {
 				text := fmt.Sprintf("addr %s dev %s", other.addr.Prefix, other.addr.Link)
-				return []Finding{{Object: text + " in container " + other.name, At: packet.Container, Warning: true, Evidence: []string{text},
+				finding := Finding{Object: text + " in container " + other.name, At: packet.Container, Warning: true, Evidence: []string{text},
 					Problem: fmt.Sprintf("%s has the address of %s as well: which of them is met is luck", other.name, c.Name),
 					Advice: fmt.Sprintf("nsenter -t $(docker inspect -f '{{.State.Pid}}' %s) -n ip addr del %s dev %s; look for what gives %[1]s that address",
-						arg(other.name), other.addr.Prefix, arg(other.addr.Link))}}
+						arg(other.name), other.addr.Prefix, arg(other.addr.Link))}
+				for _, stop := range h.Walk(t).Stops { // it is met now
+					if stop.Object == "container "+other.name || strings.HasSuffix(stop.Object, " in container "+other.name) {
+						finding.Warning, finding.explains = false, append(finding.explains, stop.Object)
+					}
+				}
+				return []Finding{finding}
 			}
 		}
 	}

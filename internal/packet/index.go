@@ -164,14 +164,19 @@ func (x *Index) plugged(port *link) *link {
 }
 
 // holder returns the interface of a container that was read which has addr, or nil; one that is plugged
-// into the bridge goes before others.
+// into the bridge goes before others, and among those the one that the host's neighbour entry is of.
 func (x *Index) holder(addr netip.Addr, bridge *link) *link {
 	var found *link
+	plugged := false
 	for _, l := range x.byAddr[addr] {
-		if port := x.peer(l); bridge != nil && port != nil && port.Master == bridge.Index {
+		port := x.peer(l)
+		here := bridge != nil && port != nil && port.Master == bridge.Index
+		if here && slices.ContainsFunc(x.host.neigh(addr), func(e *netstate.Neigh) bool { return e.Link == bridge.Name && e.MAC == l.MAC }) {
 			return l
 		}
-		found = l
+		if !plugged {
+			found, plugged = l, here
+		}
 	}
 	return found
 }

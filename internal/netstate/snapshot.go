@@ -138,7 +138,7 @@ type Snapshot struct {
 	Schema     string                `json:"schema"`
 	Read       time.Time             `json:"read"`               // when reading ended
 	Parts      Part                  `json:"parts"`              // what was asked for
-	Thorough   bool                  `json:"thorough,omitempty"` // read with what only helps to name a fault and to mend it: other containers, firewalld's settings, all of Engine, Host.Flows
+	Thorough   bool                  `json:"thorough,omitempty"` // read with what only helps to name a fault and to mend it: other containers, firewalld's settings, all of Engine, Host.Flows, TCP sockets that do not listen, conf.default
 	Missing    map[Key]string        `json:"missing,omitempty"`  // what of it could not be read, and why
 	Kernel     string                `json:"kernel"`             // release, as uname -r
 	BootID     string                `json:"boot_id"`            // /proc/sys/kernel/random/boot_id

@@ -214,7 +214,7 @@ func visits(trace *packet.Trace, r Rule) bool {
 }
 
 // elsewhere are the kinds of stops at which a packet is not lost yet, but leaves its way.
-var elsewhere = []packet.Kind{packet.Diverted, packet.WrongRoute, packet.NotPublished, packet.NoNamespace}
+var elsewhere = []packet.Kind{packet.Diverted, packet.WrongRoute, packet.Neighbour, packet.NotPublished, packet.NoNamespace}
 
 // before says whether a packet meets the one hop before the other.
 func (o *Observation) before(a, b packet.Hop) bool {

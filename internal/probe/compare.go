@@ -196,6 +196,8 @@ func (o *Observation) agrees(trace *packet.Trace, stop *packet.Stop) (result, wh
 	case other >= 0 && o.Rules[other].Counted > 0 && !visits(trace, o.Rules[other]):
 		return Unproved, o.ended() + ", a rule of a chain that the walk does not come to; it says: " + said
 	case other >= 0: // the walk passed that rule
+	case stop.Kind == packet.Neighbour && !o.before(at, stop.Hop): // for somebody else: a bridge floods it, and who gets it drops it
+		return Proved, o.ended() + ", as the walk says: " + said
 	case at != stop.Hop && !o.near(at, stop.Hop, trace.Via == "docker-proxy" || trace.Via == "local"):
 	case slices.ContainsFunc(o.Rules, func(r Rule) bool { return r.ends() && r.Object == stop.Object }):
 		return Unproved, o.ended() + "; the walk says: " + said
@@ -214,7 +216,7 @@ func visits(trace *packet.Trace, r Rule) bool {
 }
 
 // elsewhere are the kinds of stops at which a packet is not lost yet, but leaves its way.
-var elsewhere = []packet.Kind{packet.Diverted, packet.WrongRoute, packet.Neighbour, packet.NotPublished, packet.NoNamespace}
+var elsewhere = []packet.Kind{packet.Diverted, packet.WrongRoute, packet.NotPublished, packet.NoNamespace}
 
 // before says whether a packet meets the one hop before the other.
 func (o *Observation) before(a, b packet.Hop) bool {

@@ -107,6 +107,8 @@ func TestCompare(t *testing.T) {
 		{"a container without an answer", passes, seen(Silent, packet.Uplink, packet.Bridge, packet.Veth, packet.Container), Contradicted, "did not answer"},
 		{"only later packets are stopped", later, thenDropped, Proved, "dropped what followed"},
 		{"only later packets are stopped, which was not seen", later, seen(Connected, whole...), Unproved, "was not seen"},
+		{"for a wrong neighbour, flooded to the container", kind(packet.Bridge, packet.Neighbour), seen(Silent, whole[:4]...), Proved, "last seen at container"},
+		{"for a wrong neighbour, lost before", kind(packet.Container, packet.Neighbour), seen(Silent, packet.Uplink), Contradicted, "last seen at uplink"},
 		{"nothing is published, the host refuses", kind(packet.DNAT, packet.NotPublished), refused, Proved, "did not get it"},
 		{"the reply is diverted, and dropped on that way", kind(packet.Route.Reply(), packet.WrongRoute), diverted, Proved, "no reply left"},
 		{"what is sent again is dropped elsewhere", stops(packet.Route.Reply(), "route", packet.Drop), again, Proved, "as the walk says"},

@@ -4,8 +4,10 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 
 	"github.com/docker-netcheck/docker-netcheck/internal/netstate"
+	"github.com/docker-netcheck/docker-netcheck/internal/packet"
 	"github.com/docker-netcheck/docker-netcheck/remediate"
 )
 
@@ -18,49 +20,86 @@ func insideOf(c *netstate.Container, ns *netstate.Namespace, step remediate.Step
 		Guarded(remediate.GuardContainer+" "+c.ID, c.StartedAt)
 }
 
-// resolverFix is the fix that leads a container's questions to the engine's resolver again, by the rules that the
-// engine makes in its namespace: to the ports that the resolver has there, and back from them. It is nil where
-// the resolver does not listen.
-//
-// Source: github.com/moby/moby, libnetwork/resolver_unix.go, setupIPTable.
-func (h *Host) resolverFix(c *netstate.Container, ns *netstate.Namespace) *remediate.Fix {
-	chains := []struct {
-		name, calls string
-		rules       []string
-	}{{name: "OUTPUT", calls: "DOCKER_OUTPUT"}, {name: "POSTROUTING", calls: "DOCKER_POSTROUTING"}}
-	for _, proto := range []string{"tcp", "udp"} {
-		i := slices.IndexFunc(ns.Sockets, func(s netstate.Socket) bool {
-			return s.Proto == proto && s.Local.Addr() == netip.MustParseAddr(embedded) && (s.State == "listen" || s.State == "unconnected")
-		})
-		if i < 0 {
-			return nil
-		}
-		at := ns.Sockets[i].Local
-		chains[0].rules = append(chains[0].rules, fmt.Sprintf("-d %s/32 -p %s -m %[2]s --dport 53 -j DNAT --to-destination %[3]s", embedded, proto, at))
-		chains[1].rules = append(chains[1].rules, fmt.Sprintf("-s %s/32 -p %s -m %[2]s --sport %[3]d -j SNAT --to-source :53", embedded, proto, at.Port()))
+// restoreInside is the fix that gives a link in the container's own namespace back what the engine gave
+// it: up, its addresses, and the default route by it. It is nil where there is nothing to give.
+func restoreInside(h *Host, t netstate.Target, name string) *remediate.Fix {
+	ns, c := h.Sandboxes[t.ID], h.Container(t.ID)
+	if ns == nil || c == nil || ns.Link(name) == nil {
+		return nil
 	}
-	set := &netstate.IptablesSet{Family: netstate.IPv4, Variant: h.Program().Variant(netstate.IPv4)}
-	for i := range ns.Iptables {
-		if own := &ns.Iptables[i]; own.Family == set.Family && own.Variant == set.Variant {
-			set = own
+	link := ns.Link(name)
+	fix := &remediate.Fix{Title: fmt.Sprintf("set up %s in %s as the engine did", name, c.Name)}
+	add := func(step remediate.Step) { fix.Steps = append(fix.Steps, insideOf(c, ns, step)) }
+	if !link.Up {
+		add(remediate.Set("link", name, "down", "up"))
+	}
+	for i := range c.Endpoints {
+		e := &c.Endpoints[i]
+		if !strings.EqualFold(e.MAC, link.MAC) {
+			continue
+		}
+		for _, way := range []struct {
+			family  netstate.Family
+			addr    netip.Prefix
+			gateway netip.Addr
+			any     string
+		}{{netstate.IPv4, e.IPv4, e.Gateway4, "default"}, {netstate.IPv6, e.IPv6, e.Gateway6, "::/0"}} {
+			if way.addr.IsValid() && !slices.ContainsFunc(ns.Addrs, func(a netstate.Addr) bool { return a.Link == name && a.Prefix == way.addr }) {
+				value := "scope global nodad"
+				if way.family == netstate.IPv4 {
+					value = "broadcast " + broadcast(way.addr).String() + " scope global"
+				}
+				add(remediate.Add("addr", way.addr.String()+" dev "+name, value))
+			}
+			if gateway := h.Program().Gateway(c, way.family); way.gateway.IsValid() && gateway != nil && gateway.NetworkID == e.NetworkID &&
+				!slices.ContainsFunc(ns.Routes, func(r netstate.Route) bool { return r.Family == way.family && r.Dst.Bits() == 0 && r.Type == "unicast" }) {
+				add(remediate.Add("route", way.any, fmt.Sprintf("via %s dev %s", way.gateway, name)))
+			}
 		}
 	}
-	fix := &remediate.Fix{Title: "lead the questions of " + c.Name + " to the engine's resolver again"}
-	add := func(step remediate.Step) { fix.Steps = append(fix.Steps, h.guarded(insideOf(c, ns, step))) }
-	want := func(chain string, rules ...string) {
-		now := iptablesRules(set.Table("nat").Chain(chain))
-		missing := slices.DeleteFunc(rules, func(rule string) bool { return slices.Contains(now, rule) })
-		if len(missing) > 0 {
-			old, new := window(now, slices.Concat(missing, now))
-			add(remediate.Set("iptables", set.Command()+" nat "+chain, old, new))
+	if len(fix.Steps) == 0 {
+		return nil
+	}
+	return fix
+}
+
+// insideFix is the fix for a route, rule or permanent neighbour that somebody made in the container's namespace, where
+// nothing but the engine's own should be.
+func insideFix(h *Host, t netstate.Target, stop packet.Stop) (fix *remediate.Fix) {
+	ns, c := h.Sandboxes[t.ID], h.Container(t.ID)
+	if ns == nil || c == nil {
+		return nil
+	}
+	object, inside := strings.CutSuffix(stop.Object, " in container "+c.Name)
+	endpoint := h.Program().Gateway(c, t.Family)
+	switch {
+	case !inside || endpoint == nil:
+		return nil
+	case strings.HasPrefix(object, "neigh "):
+		fix = forgetNeighbour(ns, object)
+	case strings.HasPrefix(object, "rule "):
+		fix = beforeRule(h, t, object, endpoint.Addr(t.Family), false)
+	default:
+		for _, r := range ns.Routes {
+			value, ok := routeValue(r)
+			if r.Type == "unicast" || r.Type == "local" || !ok || r.Table != tableMain {
+				continue
+			}
+			name := r.Dst.String()
+			if r.Dst.IsSingleIP() {
+				name = r.Dst.Addr().String()
+			} else if r.Dst.Bits() == 0 {
+				name = "default"
+			}
+			if object == "route "+r.Type+" "+name {
+				fix = &remediate.Fix{Opens: true, Title: fmt.Sprintf("take the %s out of %s", object, c.Name), Steps: []remediate.Step{remediate.Remove("route", name, value)}}
+			}
 		}
 	}
-	for _, chain := range chains {
-		if set.Table("nat").Chain(chain.calls) == nil {
-			add(remediate.Add("iptables", set.Command()+" nat "+chain.calls+" chain", "-"))
+	if fix != nil {
+		for i := range fix.Steps {
+			fix.Steps[i] = insideOf(c, ns, fix.Steps[i])
 		}
-		want(chain.calls, chain.rules...)
-		want(chain.name, fmt.Sprintf("-d %s/32 -j %s", embedded, chain.calls))
 	}
 	return fix
 }

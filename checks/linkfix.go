@@ -3,7 +3,6 @@ package checks
 import (
 	"fmt"
 	"net/netip"
-	"slices"
 	"strings"
 
 	"github.com/docker-netcheck/docker-netcheck/internal/netstate"
@@ -50,49 +49,6 @@ func linkMTU(link *netstate.Link, mtu int) *remediate.Fix {
 		Title: fmt.Sprintf("let %s take %d bytes", link.Name, mtu),
 		Steps: []remediate.Step{step.Guarded(remediate.GuardIfindex+" "+link.Name, fmt.Sprint(link.Index))},
 	}
-}
-
-// restoreInside is the fix that gives a link in the container's own namespace back what the engine gave
-// it: up, its addresses, and the default route by it. It is nil where there is nothing to give.
-func restoreInside(h *Host, t netstate.Target, name string) *remediate.Fix {
-	ns, c := h.Sandboxes[t.ID], h.Container(t.ID)
-	if ns == nil || c == nil || ns.Link(name) == nil {
-		return nil
-	}
-	link := ns.Link(name)
-	fix := &remediate.Fix{Title: fmt.Sprintf("set up %s in %s as the engine did", name, c.Name)}
-	add := func(step remediate.Step) { fix.Steps = append(fix.Steps, insideOf(c, ns, step)) }
-	if !link.Up {
-		add(remediate.Set("link", name, "down", "up"))
-	}
-	for i := range c.Endpoints {
-		e := &c.Endpoints[i]
-		if !strings.EqualFold(e.MAC, link.MAC) {
-			continue
-		}
-		for _, way := range []struct {
-			family  netstate.Family
-			addr    netip.Prefix
-			gateway netip.Addr
-			any     string
-		}{{netstate.IPv4, e.IPv4, e.Gateway4, "default"}, {netstate.IPv6, e.IPv6, e.Gateway6, "::/0"}} {
-			if way.addr.IsValid() && !slices.ContainsFunc(ns.Addrs, func(a netstate.Addr) bool { return a.Link == name && a.Prefix == way.addr }) {
-				value := "scope global nodad"
-				if way.family == netstate.IPv4 {
-					value = "broadcast " + broadcast(way.addr).String() + " scope global"
-				}
-				add(remediate.Add("addr", way.addr.String()+" dev "+name, value))
-			}
-			if gateway := h.Program().Gateway(c, way.family); way.gateway.IsValid() && gateway != nil && gateway.NetworkID == e.NetworkID &&
-				!slices.ContainsFunc(ns.Routes, func(r netstate.Route) bool { return r.Family == way.family && r.Dst.Bits() == 0 && r.Type == "unicast" }) {
-				add(remediate.Add("route", way.any, fmt.Sprintf("via %s dev %s", way.gateway, name)))
-			}
-		}
-	}
-	if len(fix.Steps) == 0 {
-		return nil
-	}
-	return fix
 }
 
 // broadcast returns the last address of an IPv4 prefix.
